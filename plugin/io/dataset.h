@@ -1,0 +1,64 @@
+// Data set files (DESIGN 3): the rows of x and y, in the type in which the file stores them. train/ reads rows through
+// this; binding/ opens and closes. Every function may be called from any thread: io/ holds one lock around HDF5.
+#ifndef LF_IO_DATASET_H
+#define LF_IO_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/dtype.h"
+#include "core/error.h"
+
+typedef enum lf_part_id { LF_PART_TRAIN, LF_PART_VALID, LF_PART_TEST, LF_PART_COUNT } lf_part_id;
+
+typedef struct lf_dataset_spec {
+    const char *file;
+    const char *x, *y;               // object paths; NULL x: the standard layout /train/x, /train/y, /valid/…, /test/…
+    double split[LF_PART_COUNT];     // fractions of the rows named by x, y; all zero: every row is `train`
+    uint64_t split_seed;             // the split is a pseudo-random partition of the rows, a function of this seed
+    const char *normalize;           // NULL, "standard" (mean 0, deviation 1 per feature over the training part) or
+                                     // "minmax" (0..1 per feature over the training part)
+} lf_dataset_spec;
+
+typedef enum lf_target_kind { LF_TARGET_NONE, LF_TARGET_CLASSES, LF_TARGET_VALUES } lf_target_kind;
+
+// One part of a data set, as train/ sees it. Everything is owned by the data set.
+typedef struct lf_part {
+    const char *name;          // "train", "valid", "test"
+    const char *x_path;        // for messages and provenance: "datasets/mnist.h5:/train/x"
+    const char *y_path;        // NULL without targets
+    uint64_t rows;             // 0: the part is absent
+    uint32_t features;         // product of x's dimensions after the first
+    lf_dtype stored;           // type in which x is delivered; 8-byte and half types are delivered as f32
+    lf_target_kind target;     // integers (rows) are classes; (rows, outputs) or floats with a fraction are values
+    uint32_t outputs;          // values a row; 1 for classes
+    uint32_t classes;          // largest label + 1, or the length of @classes; 0 unless target is LF_TARGET_CLASSES
+    const float *scale;        // (features): value = stored * scale + offset; attributes and `normalize` combined
+    const float *offset;       // (features)
+} lf_part;
+
+typedef struct lf_dataset lf_dataset;
+
+// Opens and checks: objects exist, rows agree, types are numbers, filters are known, no external links. Scans y (labels
+// are whole numbers, not negative) but not x. NULL on failure, with the path in the message.
+lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err);
+void lf_dataset_close(lf_dataset *data);
+
+// A part with rows, or NULL with a message that lists the parts the file has.
+const lf_part *lf_dataset_part(const lf_dataset *data, lf_part_id id, lf_error *err);
+
+// Reads rows[0..count) of the part, in that order: x as (count, features) of `stored`; y as u32 (count) for classes, as
+// f32 (count, outputs) for values; y may be NULL. Rows in ascending runs are read in long pieces; scattered rows of a
+// chunked file inflate each chunk once per call. Fails on NaN or infinity in x or y, naming object, row and column.
+bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, void *x, void *y,
+                     lf_error *err);
+// The same for the consecutive rows first … first + count - 1.
+bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, void *x, void *y,
+                          lf_error *err);
+
+// sha256 over the logical content (type class, shape, little-endian values as stored) of the object at `path` in `file`,
+// or of every data set below it if it is a group: independent of chunking, filters, dates and byte order.
+bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *err);
+
+#endif

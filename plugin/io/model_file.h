@@ -1,0 +1,48 @@
+// Model and checkpoint files (DESIGN 4). binding/ and train/ call this.
+#ifndef LF_IO_MODEL_FILE_H
+#define LF_IO_MODEL_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+typedef struct lf_file_tensor {
+    char *name;          // "linear_1/kernel", in /optimizer "linear_1/kernel/m"
+    uint32_t rows, cols; // rows 0: one-dimensional, (cols)
+    float *values;       // (rows, cols), row-major
+} lf_file_tensor;
+
+// What a checkpoint holds beside the weights.
+typedef struct lf_train_state {
+    char optimizer[32];       // "adam", …
+    uint64_t optimizer_step;  // updates done
+    uint64_t epoch;           // epochs finished
+    uint64_t step;            // training steps done, from the start of the training
+    uint64_t position;        // rows already used of the epoch in progress
+    uint64_t seed;
+    char *schedule;           // JSON text; NULL: constant
+    double best;              // best value of the watched metric so far; NaN: none
+    char *options;            // JSON text of the training's options, to refuse a resume under others; may be NULL
+    lf_file_tensor *moments;  // owned
+    size_t moment_count;
+} lf_train_state;
+
+typedef struct lf_model_file {
+    char *definition;         // JSON text: layers and their options
+    lf_file_tensor *tensors;
+    size_t tensor_count;
+    lf_train_state *state;    // NULL in a plain model file
+    char digest[65];          // filled by read and write: sha256 of the logical content of the model's tensors
+} lf_model_file;
+
+// Writes atomically: a new file beside `path`, fsync, rename, fsync of the folder. On failure `path` is as it was and
+// nothing is left beside it. Fills file->digest.
+bool lf_model_file_write(const char *path, lf_model_file *file, lf_error *err);
+
+// Reads and checks format, version, completeness, shapes and digest. NULL on failure.
+lf_model_file *lf_model_file_read(const char *path, lf_error *err);
+void lf_model_file_destroy(lf_model_file *file); // frees everything it points to; for files made by read
+
+#endif
