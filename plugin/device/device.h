@@ -1,0 +1,82 @@
+// The seam: what a device can do. train/ calls the lf_device_* functions, which check arguments; a backend implements
+// lf_device_impl and trusts them.
+//
+// A device is used by one thread at a time. Destroy execs and buffers before the device.
+#ifndef LF_DEVICE_DEVICE_H
+#define LF_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "program/program.h"
+
+typedef struct lf_device lf_device;
+typedef struct lf_buffer lf_buffer; // memory of a device, zero at first
+typedef struct lf_exec lf_exec;     // a program lowered for a device
+
+typedef struct lf_bindings {
+    lf_buffer *region[LF_REGION_COUNT]; // borrowed; NULL where the program's region_size is 0
+} lf_bindings;
+
+typedef struct lf_device_info {
+    char id[32];         // "cpu", "vulkan:0"
+    char backend[16];    // "cpu", "vulkan", "cuda"
+    char name[256];      // "llvmpipe (LLVM 15.0.6, 256 bits)"
+    char uuid[37];       // as Vulkan and CUDA report it; empty for cpu
+    char driver_name[64];
+    char driver_version[256];
+    char api_version[32];
+    char kernels[65];    // sha256 of the kernels' code
+    bool hardware_gpu;   // `auto` prefers it
+    uint32_t units;      // threads of cpu; 0: unknown
+    uint64_t memory;     // bytes
+    uint64_t max_tensor; // bytes that one operand of an operation may span
+    char unavailable[256]; // why it cannot be used; empty: it can
+} lf_device_info;
+
+typedef struct lf_device_impl {
+    void (*destroy)(lf_device *dev);
+    lf_buffer *(*buffer_create)(lf_device *dev, size_t size, lf_error *err);
+    void (*buffer_destroy)(lf_device *dev, lf_buffer *buf);
+    bool (*buffer_write)(lf_device *dev, lf_buffer *dst, size_t offset, const void *src, size_t size, lf_error *err);
+    bool (*buffer_read)(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err);
+    lf_exec *(*exec_create)(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
+    void (*exec_destroy)(lf_device *dev, lf_exec *exec);
+    // Queues `steps` consecutive steps of phases first..last as one submission and may return before they are done.
+    // Adds `steps` to the schedule's counter if the update phase, or the program's last phase, is among them.
+    bool (*exec_run)(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+    bool (*wait)(lf_device *dev, lf_error *err); // until all that was queued is done
+} lf_device_impl;
+
+// The head of every backend's device and buffer.
+struct lf_device {
+    const lf_device_impl *impl;
+    lf_device_info info;
+    uint64_t submissions, dispatches; // counted by the backend since the device was opened
+    size_t live_buffers, live_execs;  // counted by the seam; zero before destroy
+};
+struct lf_buffer {
+    size_t size;
+};
+
+// Finds a device and opens it. `spec`: "auto" (the first hardware GPU, else cpu), "cpu", "vulkan:0", "vulkan:NAME-PART",
+// "cuda:0", or a UUID. NULL on failure, with a message that lists the devices there are.
+lf_device *lf_device_open(const char *spec, lf_error *err);
+void lf_device_close(lf_device *dev);
+
+// Every device of every backend, with a row for each backend that has none and says why. Returns how many rows were
+// written (at most `capacity`).
+size_t lf_device_list(lf_device_info *infos, size_t capacity);
+
+lf_buffer *lf_device_buffer_create(lf_device *dev, size_t size, lf_error *err);
+void lf_device_buffer_destroy(lf_device *dev, lf_buffer *buf);
+bool lf_device_buffer_write(lf_device *dev, lf_buffer *dst, size_t offset, const void *src, size_t size, lf_error *err);
+bool lf_device_buffer_read(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err);
+lf_exec *lf_device_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
+void lf_device_exec_destroy(lf_device *dev, lf_exec *exec);
+bool lf_device_exec_run(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+bool lf_device_wait(lf_device *dev, lf_error *err);
+
+#endif

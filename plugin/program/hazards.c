@@ -1,0 +1,37 @@
+// Where barriers must stand, computed once for every backend: an operation needs one when, since the last barrier, an
+// earlier operation wrote memory that it touches, or read memory that it writes. Steps repeat, so two rounds are
+// walked and a barrier of either round is kept: the one on the first operations covers the wrap from step to step.
+#include "program/hazards.h"
+
+static bool overlap(const lf_tensor *a, const lf_tensor *b)
+{
+    return a->region == b->region && a->offset < b->offset + lf_tensor_bytes(b) &&
+           b->offset < a->offset + lf_tensor_bytes(a);
+}
+
+static bool conflict(const lf_program *program, const lf_op *earlier, const lf_op *later)
+{
+    const lf_op_info *first = lf_op_info_of(earlier->kind), *second = lf_op_info_of(later->kind);
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        for (unsigned j = 0; j < LF_OPERAND_MAX; j++) {
+            const lf_tensor *a = lf_op_tensor(program, earlier, i), *b = lf_op_tensor(program, later, j);
+            if (a && b && (first->operands[i].written || second->operands[j].written) && overlap(a, b))
+                return true;
+        }
+    return false;
+}
+
+void lf_hazards_mark(lf_program *program)
+{
+    size_t since = 0; // the first operation after the last barrier, counted over both rounds
+    for (size_t i = 0; i < 2 * program->op_count; i++) {
+        lf_op *op = &program->ops[i % program->op_count];
+        for (size_t j = since; j < i; j++)
+            if (conflict(program, &program->ops[j % program->op_count], op)) {
+                op->barrier = true;
+                break;
+            }
+        if (op->barrier)
+            since = i;
+    }
+}

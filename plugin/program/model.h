@@ -1,0 +1,84 @@
+// A model: the layers that a script defines and one block of parameters. program/compile turns it into a step program;
+// train/ keeps `params` up to date; binding/ makes models from Lua tables. Pure data.
+#ifndef LF_PROGRAM_MODEL_H
+#define LF_PROGRAM_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+#define LF_NAME_MAX       64
+#define LF_LAYER_NAME_MAX 40 // leaves room for "grad/" in front and "/kernel/m" behind
+
+// Values of LF_ACT_* in shaders/abi.h.
+typedef uint32_t lf_activation;
+const char *lf_activation_name(lf_activation activation);         // "relu", …
+bool lf_activation_find(const char *name, lf_activation *out);    // false: no such activation
+float lf_activation_default_alpha(lf_activation activation);      // leaky_relu 0.01, elu 1, else 0
+bool lf_activation_needs_input(lf_activation activation);         // the derivative is a function of x, not of y
+
+typedef enum lf_init {
+    LF_INIT_UNIFORM, // ±1/√inputs, kernel and bias: the default (PyTorch's nn.Linear)
+    LF_INIT_HE_NORMAL,
+    LF_INIT_HE_UNIFORM,
+    LF_INIT_GLOROT_NORMAL,
+    LF_INIT_GLOROT_UNIFORM,
+    LF_INIT_LECUN_NORMAL,
+    LF_INIT_LECUN_UNIFORM,
+    LF_INIT_ZEROS,
+    LF_INIT_COUNT,
+} lf_init; // all but the first set the bias to zero
+const char *lf_init_name(lf_init init); // "he_normal", …
+bool lf_init_find(const char *name, lf_init *out);
+
+typedef enum lf_layer_kind { LF_LAYER_LINEAR, LF_LAYER_ACTIVATION } lf_layer_kind;
+
+typedef struct lf_layer {
+    lf_layer_kind kind;
+    char name[LF_NAME_MAX];   // "linear_1", "relu_1": filled by lf_model_create when empty
+    uint32_t inputs, outputs; // linear; an activation takes its width from the layer before, filled likewise
+    lf_init init;             // linear
+    lf_activation activation; // activation
+    float alpha;              // leaky_relu, elu
+} lf_layer;
+
+typedef struct lf_param {
+    char name[LF_NAME_MAX]; // "linear_1/kernel"
+    uint32_t layer;         // index into layers
+    uint32_t rows, cols;    // kernel (inputs, outputs); bias: rows 0, cols outputs
+    size_t offset;          // in floats, from the start of the block; a multiple of LF_PARAM_ALIGN
+} lf_param;
+
+#define LF_PARAM_ALIGN 64 // floats: 256 bytes, at least every device's alignment of bindings
+
+typedef struct lf_model {
+    lf_layer *layers;
+    size_t layer_count;
+    uint32_t inputs, outputs;
+    lf_param *tensors;
+    size_t tensor_count;
+    size_t param_count; // trainable numbers
+    size_t block_count; // floats in the block, with zero padding between tensors
+    float *params;      // [block_count]; the current weights
+    bool initialised;   // weights were drawn, loaded or trained
+} lf_model;
+
+// Copies `layers`, fills names and widths, checks that they fit: "layer 2 (linear_2): expects 128 inputs, but layer 1
+// (linear_1) gives 64". At least one linear layer. NULL on failure.
+lf_model *lf_model_create(const lf_layer *layers, size_t count, lf_error *err);
+void lf_model_destroy(lf_model *model);
+
+// Draws initial weights: a pure function of (seed, tensor index, element).
+void lf_model_init(lf_model *model, uint64_t seed);
+
+// Elements of a tensor.
+size_t lf_param_size(const lf_param *tensor);
+
+// The definition as JSON, with keys in a fixed order, so that equal models have equal text:
+// {"layers":[{"kind":"linear","name":"linear_1","inputs":784,"outputs":128,"init":"uniform"},{"kind":"relu","name":"relu_1"}]}
+// malloc'ed; NULL when out of memory.
+char *lf_model_definition(const lf_model *model);
+
+#endif

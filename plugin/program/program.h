@@ -1,0 +1,154 @@
+// The step program: a model with its training options, compiled once into a short list of operations over named regions
+// of memory. Backends lower it; they know `linear_dw`, never "training". Pure data: no I/O, no device.
+#ifndef LF_PROGRAM_PROGRAM_H
+#define LF_PROGRAM_PROGRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/dtype.h"
+#include "core/error.h"
+#include "program/model.h"
+
+// Each region is one block of memory, one buffer on a device.
+typedef enum lf_region {
+    LF_REGION_DATA,     // x of the resident rows, as stored (rows, features)
+    LF_REGION_TARGETS,  // labels u32 (rows) or values f32 (rows, outputs)
+    LF_REGION_SCALING,  // f32 (2, features): scale, then offset
+    LF_REGION_ORDER,    // u32: which resident row stands at each position
+    LF_REGION_SCHEDULE, // shaders/abi.h
+    LF_REGION_PARAMS,   // the model's block
+    LF_REGION_GRADS,    // the same layout
+    LF_REGION_MOMENTS,  // the optimizer's state, block after block of the same layout
+    LF_REGION_BATCH,    // the batch's x and y
+    LF_REGION_ACTS,     // activations and their gradients
+    LF_REGION_METRICS,  // shaders/abi.h
+    LF_REGION_COUNT,
+} lf_region;
+const char *lf_region_name(lf_region region);
+
+typedef enum lf_phase { LF_PHASE_LOAD, LF_PHASE_FORWARD, LF_PHASE_BACKWARD, LF_PHASE_REDUCE, LF_PHASE_UPDATE, LF_PHASE_COUNT } lf_phase;
+const char *lf_phase_name(lf_phase phase);
+
+typedef struct lf_tensor {
+    char name[LF_NAME_MAX];
+    lf_region region;
+    lf_dtype type;
+    uint32_t rows, cols; // row-major; a vector has rows 1
+    size_t offset;       // bytes from the start of the region, a multiple of 256
+} lf_tensor;
+size_t lf_tensor_bytes(const lf_tensor *tensor);
+
+typedef int32_t lf_tensor_id; // index into lf_program.tensors
+#define LF_NO_TENSOR (-1)
+
+// Operands of each operation, by position. R read, W written, ? may be LF_NO_TENSOR.
+typedef enum lf_op_kind {
+    LF_OP_GATHER,        // x[i] = data[order[first + i]] * scale + offset, y[i] = targets[…]; rows past the batch's are 0
+    LF_OP_LINEAR,        // z = x·kernel + bias, y = act(z)
+    LF_OP_ACTIVATION,    // y = act(x)
+    LF_OP_CROSS_ENTROPY, // row loss = logsumexp(z) - z[label]; dz = (softmax(z) - onehot) / rows
+    LF_OP_MSE,           // row loss = mean over outputs of (z - t)²; dz = 2 (z - t) / (outputs rows)
+    LF_OP_ACTIVATION_DX, // dx = dy ⊙ act'(saved)
+    LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
+    LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
+    LF_OP_SGD,
+    LF_OP_ADAM, // and adamw, which decays the weights themselves
+    LF_OP_COUNT,
+} lf_op_kind;
+
+enum { LF_GATHER_DATA, LF_GATHER_TARGETS, LF_GATHER_SCALING, LF_GATHER_ORDER, LF_GATHER_SCHEDULE, LF_GATHER_X, LF_GATHER_Y };
+enum { LF_LINEAR_X, LF_LINEAR_KERNEL, LF_LINEAR_BIAS, LF_LINEAR_Y, LF_LINEAR_Z };
+enum { LF_ACTIVATION_X, LF_ACTIVATION_Y };
+enum { LF_LOSS_Z, LF_LOSS_TARGET, LF_LOSS_SCHEDULE, LF_LOSS_METRICS, LF_LOSS_DZ }; // cross_entropy and mse
+enum { LF_ACTIVATION_DX_DY, LF_ACTIVATION_DX_SAVED, LF_ACTIVATION_DX_DX };
+enum { LF_LINEAR_DX_DY, LF_LINEAR_DX_KERNEL, LF_LINEAR_DX_SAVED, LF_LINEAR_DX_DX };
+enum { LF_LINEAR_DW_X, LF_LINEAR_DW_DY, LF_LINEAR_DW_DKERNEL, LF_LINEAR_DW_DBIAS };
+enum { LF_UPDATE_SCHEDULE, LF_UPDATE_GRADS, LF_UPDATE_PARAMS, LF_UPDATE_M, LF_UPDATE_V }; // sgd (m?, no v) and adam
+
+#define LF_OPERAND_MAX 7
+
+typedef struct lf_operand_info {
+    const char *role;
+    bool read, written, optional;
+} lf_operand_info;
+
+typedef struct lf_op_info {
+    const char *name;
+    lf_operand_info operands[LF_OPERAND_MAX]; // ends at the first without a role
+} lf_op_info;
+const lf_op_info *lf_op_info_of(lf_op_kind kind);
+
+typedef struct lf_op {
+    lf_op_kind kind;
+    lf_phase phase;
+    lf_tensor_id operands[LF_OPERAND_MAX];
+    uint32_t rows;            // batch; 1 for the optimizers
+    uint32_t inputs, outputs; // widths of the layer; gather, losses and activations: both are the row's width;
+                              // optimizers: outputs is the number of elements of the block
+    lf_activation activation; // linear, activation, activation_dx, linear_dx
+    float alpha;              // of the activation
+    float beta1, beta2, eps;  // adam
+    float momentum;           // sgd
+    float weight_decay;
+    bool decoupled;           // adamw: the decay does not pass through the moments
+    bool nesterov;            // sgd
+    bool barrier;             // an earlier operation since the last barrier touches the same memory (see hazards.c)
+} lf_op;
+
+typedef enum lf_loss { LF_LOSS_NONE, LF_LOSS_CROSS_ENTROPY, LF_LOSS_MSE, LF_LOSS_COUNT } lf_loss;
+const char *lf_loss_name(lf_loss loss);
+bool lf_loss_find(const char *name, lf_loss *out);
+
+typedef enum lf_optimizer_kind { LF_OPTIMIZER_NONE, LF_OPTIMIZER_SGD, LF_OPTIMIZER_ADAM, LF_OPTIMIZER_ADAMW, LF_OPTIMIZER_COUNT } lf_optimizer_kind;
+const char *lf_optimizer_name(lf_optimizer_kind kind);
+
+typedef struct lf_optimizer {
+    lf_optimizer_kind kind;
+    double lr; // not used by compile: it stands in the schedule
+    float momentum;
+    bool nesterov;
+    float beta1, beta2, eps;
+    float weight_decay;
+} lf_optimizer;
+lf_optimizer lf_optimizer_default(lf_optimizer_kind kind); // PyTorch's defaults
+unsigned lf_optimizer_moments(const lf_optimizer *optimizer); // blocks of state: adam 2, sgd with momentum 1, else 0
+
+typedef struct lf_compile_params {
+    const lf_model *model;
+    lf_loss loss;           // LF_LOSS_NONE: forward only (predict)
+    lf_optimizer optimizer; // kind LF_OPTIMIZER_NONE: load and forward only (evaluate, predict)
+    uint32_t batch;         // rows a step
+    lf_dtype stored;        // type of the data region
+    uint32_t rows;          // rows that the data region holds
+    uint32_t positions;     // entries of the order region
+    uint32_t steps;         // rows of the schedule, steps of metrics: a stretch
+    bool oracle;            // float64 instead of f32 wherever numbers are computed; only the cpu backend runs it
+} lf_compile_params;
+
+typedef struct lf_program {
+    lf_compile_params params; // `model` is borrowed and must outlive the program
+    lf_dtype real;            // LF_F32, or LF_F64 for the oracle
+    lf_tensor *tensors;
+    size_t tensor_count;
+    lf_op *ops; // in order of execution; phases ascend
+    size_t op_count;
+    size_t region_size[LF_REGION_COUNT]; // bytes, a multiple of 256; 0: not used
+    lf_tensor_id output;                 // the model's output (batch, outputs), in acts
+    // Whole-region tensors that train/ fills and reads; LF_NO_TENSOR where the program has none.
+    lf_tensor_id data, targets, scaling, order, schedule, weights, grads, m, v, metrics;
+} lf_program;
+
+// Compiles. NULL on failure, with a message that names the option.
+lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
+void lf_program_destroy(lf_program *program);
+
+// The tensor that an operation uses in a role, or NULL.
+const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsigned operand);
+
+// The program in words: regions, then an operation a line with shapes; `|` stands where a barrier is needed.
+// malloc'ed; NULL when out of memory.
+char *lf_program_explain(const lf_program *program);
+
+#endif
