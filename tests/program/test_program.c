@@ -1,0 +1,256 @@
+// program/: models check their layers; compiled programs are compared with golden listings, so that every change of
+// training logic shows as a change of text. `test_program GOLDEN-FOLDER --write` writes the listings anew.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "abi.h"
+#include "program/program.h"
+
+static const char *golden_folder;
+static bool write_golden;
+
+#define LINEAR(in, out) { .kind = LF_LAYER_LINEAR, .inputs = in, .outputs = out }
+#define ACT(which)      { .kind = LF_LAYER_ACTIVATION, .activation = which }
+#define COUNT(array)    (sizeof(array) / sizeof *(array))
+
+static lf_model *make_model(const lf_layer *layers, size_t count)
+{
+    lf_error err;
+    lf_model *model = lf_model_create(layers, count, &err);
+    if (!model)
+        fail_msg("%s", err.text);
+    return model;
+}
+
+static char *read_file(const char *path)
+{
+    FILE *in = fopen(path, "r");
+    if (!in)
+        return NULL;
+    char *text = calloc(1, 65536);
+    size_t size = fread(text, 1, 65535, in);
+    text[size] = 0;
+    fclose(in);
+    return text;
+}
+
+static void compare_with_golden(const char *name, const lf_compile_params *params)
+{
+    lf_error err;
+    lf_program *program = lf_program_compile(params, &err);
+    if (!program)
+        fail_msg("%s", err.text);
+    char *text = lf_program_explain(program);
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s.txt", golden_folder, name);
+    if (write_golden) {
+        FILE *out = fopen(path, "w");
+        assert_non_null(out);
+        fputs(text, out);
+        fclose(out);
+    }
+    char *expected = read_file(path);
+    if (!expected)
+        fail_msg("%s: no such listing", path);
+    if (strcmp(text, expected))
+        fail_msg("%s differs. Expected:\n%s\nGot:\n%s", path, expected, text);
+    free(expected);
+    free(text);
+    lf_program_destroy(program);
+}
+
+static void programs_match_their_listings(void **state)
+{
+    (void)state;
+    static const lf_layer classifier[] = { LINEAR(784, 128), ACT(LF_ACT_RELU), LINEAR(128, 10) };
+    static const lf_layer deep[] = { LINEAR(20, 16), ACT(LF_ACT_GELU), LINEAR(16, 12), ACT(LF_ACT_TANH), LINEAR(12, 3),
+                                     ACT(LF_ACT_SIGMOID) };
+    static const lf_layer odd[] = { ACT(LF_ACT_TANH), LINEAR(5, 4), ACT(LF_ACT_RELU), ACT(LF_ACT_SILU), LINEAR(4, 4),
+                                    LINEAR(4, 2) };
+    lf_model *mnist = make_model(classifier, COUNT(classifier));
+    lf_model *regression = make_model(deep, COUNT(deep));
+    lf_model *stacked = make_model(odd, COUNT(odd));
+    lf_compile_params params = { .model = mnist, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 64, .stored = LF_U8,
+                                 .rows = 60000, .positions = 60000, .steps = 938,
+                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
+    compare_with_golden("classifier_adam", &params);
+    params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
+    compare_with_golden("classifier_evaluate", &params);
+    params.loss = LF_LOSS_NONE;
+    compare_with_golden("classifier_predict", &params);
+
+    params = (lf_compile_params){ .model = regression, .loss = LF_LOSS_MSE, .batch = 32, .stored = LF_F32, .rows = 256,
+                                  .positions = 256, .steps = 8, .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
+    params.optimizer.momentum = .9f;
+    params.optimizer.nesterov = true;
+    compare_with_golden("regression_sgd", &params);
+
+    params = (lf_compile_params){ .model = stacked, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 8, .stored = LF_I16,
+                                  .rows = 100, .positions = 100, .steps = 13,
+                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW) };
+    compare_with_golden("stacked_adamw", &params);
+    lf_model_destroy(mnist);
+    lf_model_destroy(regression);
+    lf_model_destroy(stacked);
+}
+
+static void tensors_lie_inside_their_regions_and_apart(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(33, 31), ACT(LF_ACT_GELU), LINEAR(31, 7), ACT(LF_ACT_RELU), LINEAR(7, 3) };
+    lf_model *model = make_model(layers, COUNT(layers));
+    for (int oracle = 0; oracle < 2; oracle++) {
+        lf_compile_params params = { .model = model, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 5, .stored = LF_U16,
+                                     .rows = 77, .positions = 77, .steps = 16, .oracle = oracle,
+                                     .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
+        lf_program *program = lf_program_compile(&params, NULL);
+        assert_non_null(program);
+        for (size_t i = 0; i < program->tensor_count; i++) {
+            const lf_tensor *a = &program->tensors[i];
+            assert_int_equal(a->offset % 256, 0);
+            assert_true(a->offset + lf_tensor_bytes(a) <= program->region_size[a->region]);
+            for (size_t j = 0; j < i; j++) {
+                const lf_tensor *b = &program->tensors[j];
+                bool whole_block = (int)j == program->weights || (int)j == program->grads;
+                if (a->region == b->region && !whole_block)
+                    assert_true(a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a));
+            }
+        }
+        lf_program_destroy(program);
+    }
+    lf_model_destroy(model);
+}
+
+// Runs the listing as a device without any order of its own would: between two barriers, no operation may touch what
+// another one writes. Checked over three rounds, against a direct reading of the operands.
+static void barriers_separate_every_conflict(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(8, 8), ACT(LF_ACT_SILU), LINEAR(8, 8), ACT(LF_ACT_RELU), LINEAR(8, 4) };
+    lf_model *model = make_model(layers, COUNT(layers));
+    lf_compile_params params = { .model = model, .loss = LF_LOSS_MSE, .batch = 4, .stored = LF_F32, .rows = 9,
+                                 .positions = 9, .steps = 3, .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
+    lf_program *program = lf_program_compile(&params, NULL);
+    size_t barriers = 0, since = 0;
+    for (size_t i = 0; i < 3 * program->op_count; i++) {
+        const lf_op *later = &program->ops[i % program->op_count];
+        if (later->barrier)
+            since = i;
+        barriers += later->barrier;
+        for (size_t j = since; j < i; j++) {
+            const lf_op *earlier = &program->ops[j % program->op_count];
+            for (unsigned m = 0; m < LF_OPERAND_MAX; m++)
+                for (unsigned n = 0; n < LF_OPERAND_MAX; n++) {
+                    const lf_tensor *a = lf_op_tensor(program, earlier, m), *b = lf_op_tensor(program, later, n);
+                    if (!a || !b || a->region != b->region)
+                        continue;
+                    bool apart = a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a);
+                    bool reads_only = !lf_op_info_of(earlier->kind)->operands[m].written &&
+                                      !lf_op_info_of(later->kind)->operands[n].written;
+                    assert_true(apart || reads_only);
+                }
+        }
+    }
+    assert_true(barriers < 3 * program->op_count); // linear_dx and linear_dw of a layer run side by side
+    lf_program_destroy(program);
+    lf_model_destroy(model);
+}
+
+static void expect_model_error(const lf_layer *layers, size_t count, const char *message)
+{
+    lf_error err = { LF_OK, "" };
+    assert_null(lf_model_create(layers, count, &err));
+    assert_string_equal(err.text, message);
+    assert_int_equal(err.code, LF_EARG);
+}
+
+static void layers_that_do_not_fit_are_named(void **state)
+{
+    (void)state;
+    static const lf_layer widths[] = { LINEAR(784, 64), ACT(LF_ACT_RELU), LINEAR(128, 10) };
+    expect_model_error(widths, 3, "layer 3 (linear_2): expects 128 inputs, but layer 1 (linear_1) gives 64");
+    static const lf_layer none[] = { ACT(LF_ACT_RELU) };
+    expect_model_error(none, 1, "a model needs at least one linear layer");
+    expect_model_error(NULL, 0, "a model needs at least one linear layer");
+    static const lf_layer zero[] = { LINEAR(5, 0) };
+    expect_model_error(zero, 1, "layer 1 (linear_1): needs at least 1 input and 1 output, not 5 and 0");
+    static const lf_layer slash[] = { { .kind = LF_LAYER_LINEAR, .name = "a/b", .inputs = 1, .outputs = 1 } };
+    expect_model_error(slash, 1, "layer 1: the name \"a/b\" cannot be a name in a file");
+    static const lf_layer same[] = { { .kind = LF_LAYER_LINEAR, .name = "a", .inputs = 1, .outputs = 1 },
+                                     { .kind = LF_LAYER_LINEAR, .name = "a", .inputs = 1, .outputs = 1 } };
+    expect_model_error(same, 2, "layers 1 and 2 have the same name, a");
+}
+
+static void initial_weights_have_their_distribution(void **state)
+{
+    (void)state;
+    static const struct {
+        lf_init init;
+        double variance;
+    } cases[] = { { LF_INIT_UNIFORM, 1. / 3 / 300 },        { LF_INIT_HE_NORMAL, 2. / 300 },
+                  { LF_INIT_HE_UNIFORM, 2. / 300 },         { LF_INIT_GLOROT_NORMAL, 2. / 500 },
+                  { LF_INIT_GLOROT_UNIFORM, 2. / 500 },     { LF_INIT_LECUN_NORMAL, 1. / 300 },
+                  { LF_INIT_LECUN_UNIFORM, 1. / 300 },      { LF_INIT_ZEROS, 0 } };
+    for (size_t c = 0; c < COUNT(cases); c++) {
+        lf_layer layer = { .kind = LF_LAYER_LINEAR, .inputs = 300, .outputs = 200, .init = cases[c].init };
+        lf_model *model = make_model(&layer, 1);
+        lf_model_init(model, 1);
+        double sum = 0, squares = 0;
+        for (size_t i = 0; i < 60000; i++) {
+            sum += model->params[i];
+            squares += (double)model->params[i] * model->params[i];
+        }
+        assert_true(sum / 60000 < 5e-4 && sum / 60000 > -5e-4);
+        assert_true(squares / 60000 >= .97 * cases[c].variance && squares / 60000 <= 1.03 * cases[c].variance);
+        lf_model *other = make_model(&layer, 1);
+        lf_model_init(other, 1);
+        assert_memory_equal(model->params, other->params, model->block_count * sizeof(float));
+        lf_model_init(other, 2);
+        if (cases[c].init != LF_INIT_ZEROS)
+            assert_memory_not_equal(model->params, other->params, model->block_count * sizeof(float));
+        lf_model_destroy(model);
+        lf_model_destroy(other);
+    }
+}
+
+static void a_definition_says_what_the_model_is(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(784, 128), { .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_ELU, .alpha = .1f },
+                                       LINEAR(128, 10) };
+    lf_model *model = make_model(layers, COUNT(layers));
+    char *text = lf_model_definition(model);
+    assert_string_equal(text, "{\"layers\":["
+                              "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":784,\"outputs\":128,\"init\":\"uniform\"},"
+                              "{\"kind\":\"elu\",\"name\":\"elu_1\",\"alpha\":0.100000001},"
+                              "{\"kind\":\"linear\",\"name\":\"linear_2\",\"inputs\":128,\"outputs\":10,\"init\":\"uniform\"}]}");
+    assert_int_equal(model->param_count, 101770);
+    free(text);
+    lf_model_destroy(model);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        fprintf(stderr, "usage: %s GOLDEN-FOLDER [--write]\n", argv[0]);
+        return 2;
+    }
+    golden_folder = argv[1];
+    write_golden = argc > 2 && !strcmp(argv[2], "--write");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(programs_match_their_listings),
+        cmocka_unit_test(tensors_lie_inside_their_regions_and_apart),
+        cmocka_unit_test(barriers_separate_every_conflict),
+        cmocka_unit_test(layers_that_do_not_fit_are_named),
+        cmocka_unit_test(initial_weights_have_their_distribution),
+        cmocka_unit_test(a_definition_says_what_the_model_is),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
