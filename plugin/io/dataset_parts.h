@@ -1,0 +1,43 @@
+// What the files that make up a data set share. Only io/ includes this.
+#ifndef LF_IO_DATASET_PARTS_H
+#define LF_IO_DATASET_PARTS_H
+
+#include "core/random.h"
+#include "io/dataset.h"
+#include "io/source.h"
+
+struct lf_dataset {
+    char *file;
+    hid_t h5;
+    lf_part parts[LF_PART_COUNT];
+    lf_source x[LF_PART_COUNT], y[LF_PART_COUNT]; // by sources_of(); `set` < 0 where there is none
+    float *scale[LF_PART_COUNT], *offset[LF_PART_COUNT];
+
+    // Parts cut out of one pair of objects: row i of a part is the object's row order(first + i).
+    bool split;
+    uint64_t first[LF_PART_COUNT];
+    lf_permutation order;
+};
+
+// The index of a part's sources: all parts of a split share the first.
+static inline int lf_dataset_sources(const lf_dataset *data, lf_part_id id)
+{
+    return data->split ? 0 : (int)id;
+}
+
+// A part's row as the row of its objects.
+static inline uint64_t lf_dataset_object_row(const lf_dataset *data, lf_part_id id, uint64_t row)
+{
+    return data->split ? lf_permutation_at(&data->order, data->first[id] + row) : row;
+}
+
+// Fills scale and offset of every part from the attributes of x. Inside lf_h5_enter.
+bool lf_dataset_attributes(lf_dataset *data, lf_error *err);
+// Combines `normalize` ("standard" or "minmax") over the training part with them. Takes the lock itself.
+bool lf_dataset_normalize(lf_dataset *data, const char *normalize, lf_error *err);
+
+// Delivered rows as f32 hold no NaN and no infinity; other types cannot. `rows`: their rows in the object.
+bool lf_dataset_check_finite(const lf_source *source, const void *values, const uint64_t *rows, size_t count,
+                             lf_error *err);
+
+#endif

@@ -1,0 +1,295 @@
+#include "io/h5.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+// Where an external link wanted to lead, noted by the callback that refuses it. Guarded by the lock.
+static char refused_link[512];
+
+void lf_h5_enter(lf_h5_scope *scope)
+{
+    pthread_mutex_lock(&lock);
+    scope->report = NULL;
+    scope->user = NULL;
+    H5Eget_auto2(H5E_DEFAULT, &scope->report, &scope->user);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+void lf_h5_leave(const lf_h5_scope *scope)
+{
+    H5Eset_auto2(H5E_DEFAULT, scope->report, scope->user);
+    pthread_mutex_unlock(&lock);
+}
+
+static herr_t take_innermost(unsigned depth, const H5E_error2_t *entry, void *user)
+{
+    (void)depth;
+    char *text = user;
+    if (!*text && entry->desc && *entry->desc)
+        snprintf(text, 400, "%s", entry->desc);
+    return 0;
+}
+
+void lf_h5_error(lf_error *err, lf_code code, const char *format, ...)
+{
+    char inner[400] = "";
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, inner);
+    for (char *c = inner; *c; c++)
+        if (*c == '\n') // HDF5 puts ctime() into some messages
+            *c = ' ';
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (*inner)
+        lf_error_set(err, code, "%s: %s", text, inner);
+    else
+        lf_error_set(err, code, "%s", text);
+}
+
+hid_t lf_h5_file_open(const char *path, lf_error *err)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        int failure = errno;
+        if (fd >= 0)
+            close(fd);
+        lf_error_set(err, failure == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open: %s", path, strerror(failure));
+        return -1;
+    }
+    close(fd);
+    if (!S_ISREG(info.st_mode)) {
+        lf_error_set(err, LF_EFORMAT, "%s: %s, not an HDF5 file", path,
+                     S_ISDIR(info.st_mode) ? "is a folder" : "is not a plain file");
+        return -1;
+    }
+    if (H5Fis_hdf5(path) <= 0) {
+        lf_error_set(err, LF_EFORMAT, "%s: is not an HDF5 file (%llu bytes without HDF5's signature)", path,
+                     (unsigned long long)info.st_size);
+        return -1;
+    }
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        lf_h5_error(err, LF_EFORMAT, "%s: cannot open the HDF5 file", path);
+    return file;
+}
+
+static herr_t refuse_link(const char *parent_file, const char *parent_group, const char *file, const char *object,
+                          unsigned *flags, hid_t access, void *user)
+{
+    (void)parent_file;
+    (void)parent_group;
+    (void)flags;
+    (void)access;
+    (void)user;
+    snprintf(refused_link, sizeof refused_link, "%s:%s", file, object);
+    return -1;
+}
+
+bool lf_h5_exists(hid_t file, const char *path)
+{
+    hid_t access = H5Pcreate(H5P_LINK_ACCESS);
+    char *prefix = strdup(path);
+    bool found = access >= 0 && prefix && H5Pset_elink_cb(access, refuse_link, NULL) >= 0;
+    // H5Lexists wants every group on the way to exist.
+    for (size_t i = 1; found && path[0] && i <= strlen(path); i++) {
+        if ((path[i] != '/' && path[i] != 0) || path[i - 1] == '/')
+            continue;
+        prefix[i] = 0;
+        htri_t there = H5Lexists(file, prefix, access);
+        prefix[i] = path[i];
+        if (there < 0)
+            break;
+        found = there > 0;
+    }
+    free(prefix);
+    H5Pclose(access);
+    return found;
+}
+
+// ": it has the data sets /a, /b and 3 more"
+static void append_datasets(hid_t file, const char *file_name, lf_error *err)
+{
+    enum { SHOWN = 12 };
+    char text[700] = "";
+    size_t used = 0, found = 0;
+    lf_h5_listing listing = { 0 };
+    if (!err || !lf_h5_list(file, file_name, "/", &listing, NULL))
+        return;
+    for (size_t i = 0; i < listing.count; i++) {
+        if (listing.objects[i].is_group)
+            continue;
+        if (found++ < SHOWN && used < sizeof text)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", found > 1 ? ", " : "",
+                                     listing.objects[i].path);
+    }
+    lf_h5_listing_finish(&listing);
+    char message[sizeof err->text];
+    memcpy(message, err->text, sizeof message);
+    if (found == 0)
+        lf_error_set(err, err->code, "%s: the file has no data sets", message);
+    else if (found <= SHOWN)
+        lf_error_set(err, err->code, "%s: the file has %s", message, text);
+    else
+        lf_error_set(err, err->code, "%s: the file has %s and %zu more", message, text, found - SHOWN);
+}
+
+static hid_t object_open(hid_t file, const char *file_name, const char *path, hid_t access, bool dataset, lf_error *err)
+{
+    hid_t object = -1;
+    hid_t list = access == H5P_DEFAULT ? H5Pcreate(dataset ? H5P_DATASET_ACCESS : H5P_LINK_ACCESS) : H5Pcopy(access);
+    if (list < 0 || H5Pset_elink_cb(list, refuse_link, NULL) < 0) {
+        lf_h5_error(err, LF_ENOMEM, "%s:%s: cannot open", file_name, path);
+        goto done;
+    }
+    refused_link[0] = 0;
+    object = dataset ? H5Dopen2(file, path, list) : H5Oopen(file, path, list);
+    if (object >= 0)
+        goto done;
+    lf_h5_error(err, LF_EFORMAT, "%s:%s: cannot open", file_name, path);
+    if (refused_link[0]) {
+        lf_error_set(err, LF_EUNSUPPORTED, "%s:%s: is an external link to %s; external links are not followed",
+                     file_name, path, refused_link);
+    } else if (!*path || !lf_h5_exists(file, path)) {
+        lf_error_set(err, LF_ENOTFOUND, "%s:%s: no such object", file_name, path);
+        append_datasets(file, file_name, err);
+    } else if (dataset) {
+        hid_t other = H5Oopen(file, path, H5P_DEFAULT);
+        if (H5Iget_type(other) == H5I_GROUP)
+            lf_error_set(err, LF_EFORMAT, "%s:%s: is a group, not a data set", file_name, path);
+        H5Oclose(other);
+    }
+done:
+    H5Pclose(list);
+    return object;
+}
+
+hid_t lf_h5_dataset_open(hid_t file, const char *file_name, const char *path, hid_t access, lf_error *err)
+{
+    return object_open(file, file_name, path, access, true, err);
+}
+
+hid_t lf_h5_object_open(hid_t file, const char *file_name, const char *path, lf_error *err)
+{
+    return object_open(file, file_name, path, H5P_DEFAULT, false, err);
+}
+
+const char *lf_h5_type_name(hid_t type)
+{
+    switch (H5Tget_class(type)) {
+    case H5T_INTEGER:
+        return "integer";
+    case H5T_FLOAT:
+        return "float";
+    case H5T_TIME:
+        return "time";
+    case H5T_STRING:
+        return "string";
+    case H5T_BITFIELD:
+        return "bit field";
+    case H5T_OPAQUE:
+        return "opaque";
+    case H5T_COMPOUND:
+        return "compound";
+    case H5T_REFERENCE:
+        return "reference";
+    case H5T_ENUM:
+        return "enumeration";
+    case H5T_VLEN:
+        return "variable-length";
+    case H5T_ARRAY:
+        return "array";
+    default:
+        return "unknown";
+    }
+}
+
+static bool filters_check(hid_t list, const char *where, lf_error *err)
+{
+    int count = H5Pget_nfilters(list);
+    for (int i = 0; i < count; i++) {
+        unsigned flags = 0, config = 0;
+        size_t values = 0;
+        char name[64] = "";
+        H5Z_filter_t id = H5Pget_filter2(list, (unsigned)i, &flags, &values, NULL, sizeof name, name, NULL);
+        if (id < 0) {
+            lf_h5_error(err, LF_EFORMAT, "%s: cannot read filter %d", where, i);
+            return false;
+        }
+        if (H5Zfilter_avail(id) <= 0 || H5Zget_filter_info(id, &config) < 0 ||
+            !(config & H5Z_FILTER_CONFIG_DECODE_ENABLED)) {
+            lf_error_set(err, LF_EUNSUPPORTED,
+                         "%s: needs HDF5 filter %d%s%s%s, which is not installed (HDF5_PLUGIN_PATH names the folder)",
+                         where, (int)id, *name ? " (" : "", name, *name ? ")" : "");
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool storage_check(hid_t set, const char *where, int depth, lf_error *err);
+
+// Sources in the same file may be virtual themselves, so they are checked as well.
+static bool virtual_check(hid_t set, hid_t list, const char *where, int depth, lf_error *err)
+{
+    enum { DEPTH = 8 };
+    size_t count = 0;
+    hid_t file = H5Iget_file_id(set);
+    bool good = depth < DEPTH && file >= 0 && H5Pget_virtual_count(list, &count) >= 0;
+    if (!good)
+        lf_h5_error(err, LF_EFORMAT, "%s: cannot read the virtual layout", where);
+    for (size_t i = 0; good && i < count; i++) {
+        char name[300] = "", source[300] = "";
+        if (H5Pget_virtual_filename(list, i, name, sizeof name) < 0 ||
+            H5Pget_virtual_dsetname(list, i, source, sizeof source) < 0) {
+            lf_h5_error(err, LF_EFORMAT, "%s: cannot read the virtual layout", where);
+            good = false;
+        } else if (strcmp(name, ".") != 0 || strchr(source, '%')) {
+            lf_error_set(err, LF_EUNSUPPORTED, "%s: is a virtual data set with values in %s:%s; other files are not read",
+                         where, name, source);
+            good = false;
+        } else {
+            hid_t origin = lf_h5_dataset_open(file, where, source, H5P_DEFAULT, err);
+            good = origin >= 0 && storage_check(origin, where, depth + 1, err);
+            H5Dclose(origin);
+        }
+    }
+    H5Fclose(file);
+    return good;
+}
+
+static bool storage_check(hid_t set, const char *where, int depth, lf_error *err)
+{
+    hid_t list = H5Dget_create_plist(set);
+    if (list < 0) {
+        lf_h5_error(err, LF_EFORMAT, "%s: cannot read how it is stored", where);
+        return false;
+    }
+    bool good = false;
+    if (H5Pget_external_count(list) > 0) {
+        char name[300] = "";
+        H5Pget_external(list, 0, sizeof name - 1, name, NULL, NULL);
+        lf_error_set(err, LF_EUNSUPPORTED, "%s: has its values outside, in %s; other files are not read", where, name);
+    } else if (H5Pget_layout(list) == H5D_VIRTUAL) {
+        good = virtual_check(set, list, where, depth, err);
+    } else {
+        good = filters_check(list, where, err);
+    }
+    H5Pclose(list);
+    return good;
+}
+
+bool lf_h5_storage_check(hid_t set, const char *where, lf_error *err)
+{
+    return storage_check(set, where, 0, err);
+}
