@@ -1,0 +1,16 @@
+// Replaces a file so that a kill, a full disk or an error at any moment leaves the old complete file or the new one.
+// Only io/ includes this.
+#ifndef LF_IO_ATOMIC_H
+#define LF_IO_ATOMIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/error.h"
+
+// Writes a temporary file `.<name>.<pid>.tmp` beside `path`, fsyncs it, renames it to `path` and fsyncs the folder. On
+// failure `path` is as it was and the temporary file is gone. A killed writer's temporary file is removed by the next
+// successful write of the same path. The new file keeps the old one's permissions; a symbolic link stays one.
+bool lf_file_replace(const char *path, const void *bytes, size_t size, lf_error *err);
+
+#endif

@@ -1,0 +1,167 @@
+#include "io/h5_write.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SERIES_CHUNK = 1024, DEFLATE_LEVEL = 4 };
+
+hid_t lf_h5_memory_create(size_t size, lf_error *err)
+{
+    const size_t least = 64 << 10;
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE), file = -1;
+    // The file grows by this step, and each growth may copy it.
+    if (access >= 0 && creation >= 0 && H5Pset_fapl_core(access, size / 8 + least, false) >= 0 &&
+        H5Pset_obj_track_times(creation, false) >= 0)
+        file = H5Fcreate("lavaflow", H5F_ACC_TRUNC, creation, access);
+    if (file < 0)
+        lf_h5_error(err, LF_ENOMEM, "cannot create an HDF5 file in memory");
+    H5Pclose(creation);
+    H5Pclose(access);
+    return file;
+}
+
+void *lf_h5_memory_image(hid_t file, size_t *size, lf_error *err)
+{
+    ssize_t bytes = H5Fflush(file, H5F_SCOPE_LOCAL) >= 0 ? H5Fget_file_image(file, NULL, 0) : -1;
+    void *image = bytes > 0 ? malloc((size_t)bytes) : NULL;
+    if (bytes > 0 && !image) {
+        lf_error_set(err, LF_ENOMEM, "out of memory for a file of %zd bytes", bytes);
+    } else if (bytes <= 0 || H5Fget_file_image(file, image, (size_t)bytes) != bytes) {
+        lf_h5_error(err, LF_ENOMEM, "cannot build the HDF5 file");
+        free(image);
+        image = NULL;
+    }
+    *size = image ? (size_t)bytes : 0;
+    return image;
+}
+
+hid_t lf_h5_text_type(void)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    if (type >= 0 && H5Tset_size(type, H5T_VARIABLE) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
+        return type;
+    H5Tclose(type);
+    return -1;
+}
+
+static hid_t link_list(void)
+{
+    hid_t list = H5Pcreate(H5P_LINK_CREATE);
+    if (list >= 0)
+        H5Pset_create_intermediate_group(list, 1);
+    return list;
+}
+
+hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err)
+{
+    if (!*path || strcmp(path, "/") == 0 || lf_h5_exists(at, path)) {
+        hid_t there = H5Gopen2(at, *path ? path : ".", H5P_DEFAULT);
+        if (there < 0)
+            lf_error_set(err, LF_EARG, "%s: is not a group", path);
+        return there;
+    }
+    hid_t links = link_list(), list = H5Pcreate(H5P_GROUP_CREATE), group = -1;
+    if (links >= 0 && list >= 0 && H5Pset_obj_track_times(list, false) >= 0)
+        group = H5Gcreate2(at, path, links, list, H5P_DEFAULT);
+    if (group < 0)
+        lf_h5_error(err, LF_EARG, "%s: cannot make the group", path);
+    H5Pclose(list);
+    H5Pclose(links);
+    return group;
+}
+
+static bool remove_older(hid_t at, const char *path, lf_error *err)
+{
+    if (!lf_h5_exists(at, path) || H5Ldelete(at, path, H5P_DEFAULT) >= 0)
+        return true;
+    lf_h5_error(err, LF_EARG, "%s: cannot replace", path);
+    return false;
+}
+
+static bool write_set(hid_t at, const char *path, hid_t file_type, hid_t memory_type, hid_t space, hid_t list,
+                      const void *values, lf_error *err)
+{
+    if (!remove_older(at, path, err))
+        return false;
+    hid_t links = link_list(), set = -1;
+    if (links >= 0 && list >= 0 && space >= 0 && H5Pset_obj_track_times(list, false) >= 0)
+        set = H5Dcreate2(at, path, file_type, space, links, list, H5P_DEFAULT);
+    bool good = set >= 0 && H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
+    if (!good)
+        lf_h5_error(err, LF_EARG, "%s: cannot write", path);
+    H5Dclose(set);
+    H5Pclose(links);
+    return good;
+}
+
+static hid_t space_of(int rank, const hsize_t *dims)
+{
+    return rank == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(rank, dims, NULL);
+}
+
+bool lf_h5_write_array(hid_t at, const char *path, hid_t file_type, hid_t memory_type, int rank, const hsize_t *dims,
+                       const void *values, lf_error *err)
+{
+    hid_t space = space_of(rank, dims), list = H5Pcreate(H5P_DATASET_CREATE);
+    bool good = write_set(at, path, file_type, memory_type, space, list, values, err);
+    H5Pclose(list);
+    H5Sclose(space);
+    return good;
+}
+
+bool lf_h5_write_series(hid_t at, const char *path, hid_t file_type, hid_t memory_type, size_t count,
+                        const void *values, lf_error *err)
+{
+    const hsize_t length = count, unlimited = H5S_UNLIMITED, chunk = SERIES_CHUNK;
+    hid_t space = H5Screate_simple(1, &length, &unlimited), list = H5Pcreate(H5P_DATASET_CREATE);
+    if (list >= 0)
+        H5Pset_chunk(list, 1, &chunk);
+    // Deflate gains nothing on variable-length texts, whose chunks hold only addresses.
+    if (list >= 0 && H5Tis_variable_str(file_type) <= 0) {
+        H5Pset_shuffle(list);
+        H5Pset_deflate(list, DEFLATE_LEVEL);
+    }
+    bool good = write_set(at, path, file_type, memory_type, space, list, values, err);
+    H5Pclose(list);
+    H5Sclose(space);
+    return good;
+}
+
+bool lf_h5_write_text(hid_t at, const char *path, const char *text, lf_error *err)
+{
+    hid_t type = lf_h5_text_type();
+    bool good = lf_h5_write_array(at, path, type, type, 0, NULL, &text, err);
+    H5Tclose(type);
+    return good;
+}
+
+bool lf_h5_set_array(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int rank, const hsize_t *dims,
+                     const void *values, lf_error *err)
+{
+    hid_t space = space_of(rank, dims), attribute = -1;
+    if (space >= 0 && (H5Aexists(object, name) <= 0 || H5Adelete(object, name) >= 0))
+        attribute = H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
+    bool good = attribute >= 0 && H5Awrite(attribute, memory_type, values) >= 0;
+    if (!good)
+        lf_h5_error(err, LF_EARG, "@%s: cannot write", name);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    return good;
+}
+
+bool lf_h5_set_text(hid_t object, const char *name, const char *text, lf_error *err)
+{
+    hid_t type = lf_h5_text_type();
+    bool good = lf_h5_set_array(object, name, type, type, 0, NULL, &text, err);
+    H5Tclose(type);
+    return good;
+}
+
+bool lf_h5_set_texts(hid_t object, const char *name, size_t count, const char *const *texts, lf_error *err)
+{
+    const hsize_t length = count;
+    hid_t type = lf_h5_text_type();
+    bool good = lf_h5_set_array(object, name, type, type, 1, &length, texts, err);
+    H5Tclose(type);
+    return good;
+}
