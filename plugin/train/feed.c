@@ -1,0 +1,256 @@
+#include "train/feed.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "core/random.h"
+
+enum { UPLOAD_BYTES = 8 << 20 }; // read from the file to the device in pieces of about this size
+
+struct lf_feed {
+    lf_feed_params p;
+    const lf_part *part;
+    uint32_t stretch_rows; // at most; whole batches, unless a pass is shorter
+    bool resident;
+    uint64_t pass, position;    // of the next stretch that lf_feed_next gives
+    uint32_t *order;            // [stretch_rows]
+    // A window that is read ahead; NULL when everything is resident.
+    unsigned char *x, *y;
+    uint64_t *rows;             // [stretch_rows]
+    pthread_t reader;
+    bool reader_started;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum { READER_IDLE, READER_READS, READER_DONE, READER_FAILED, READER_QUITS } state; // under `lock`
+    lf_error reader_error;
+};
+
+static size_t target_bytes(const lf_feed *feed) // of a row
+{
+    return feed->p.program->targets == LF_NO_TENSOR ? 0 : 4 * (size_t)feed->part->outputs;
+}
+
+static size_t feature_bytes(const lf_part *part) // of a row
+{
+    return lf_dtype_size(part->stored) * part->features;
+}
+
+uint32_t lf_feed_window(const lf_part *part, uint32_t batch, uint64_t budget, uint64_t max_tensor)
+{
+    uint64_t row = feature_bytes(part), all = row * part->rows;
+    if (all <= budget && all <= max_tensor && part->rows <= UINT32_MAX - batch)
+        return (uint32_t)part->rows;
+    uint64_t half = budget / 2 < max_tensor ? budget / 2 : max_tensor, most = half / row;
+    if (most > UINT32_MAX)
+        most = UINT32_MAX;
+    return (uint32_t)(most / batch * batch);
+}
+
+static uint32_t rows_of_next(const lf_feed *feed)
+{
+    uint64_t left = feed->part->rows - feed->position;
+    return left < feed->stretch_rows ? (uint32_t)left : feed->stretch_rows;
+}
+
+static void advance(const lf_feed *feed, uint64_t *pass, uint64_t *position)
+{
+    uint64_t left = feed->part->rows - *position;
+    if (left <= feed->stretch_rows) {
+        ++*pass;
+        *position = 0;
+    } else {
+        *position += feed->stretch_rows;
+    }
+}
+
+static uint64_t row_at(const lf_feed *feed, const lf_permutation *order, uint64_t position)
+{
+    return feed->p.shuffle ? lf_permutation_at(order, position) : position;
+}
+
+static lf_permutation pass_order(const lf_feed *feed, uint64_t pass)
+{
+    return lf_permutation_make(feed->p.seed, LF_STREAM_SHUFFLE, (uint32_t)pass, feed->part->rows);
+}
+
+static bool read_window(lf_feed *feed, uint64_t pass, uint64_t position, uint32_t count, lf_error *err)
+{
+    void *y = target_bytes(feed) ? feed->y : NULL;
+    if (!feed->p.shuffle)
+        return lf_dataset_read_span(feed->p.data, feed->p.part, position, count, feed->x, y, err);
+    lf_permutation order = pass_order(feed, pass);
+    for (uint32_t i = 0; i < count; i++)
+        feed->rows[i] = lf_permutation_at(&order, position + i);
+    return lf_dataset_read(feed->p.data, feed->p.part, feed->rows, count, feed->x, y, err);
+}
+
+static void *reader_main(void *user)
+{
+    lf_feed *feed = user;
+    pthread_mutex_lock(&feed->lock);
+    for (;;) {
+        while (feed->state != READER_READS && feed->state != READER_QUITS)
+            pthread_cond_wait(&feed->changed, &feed->lock);
+        if (feed->state == READER_QUITS)
+            break;
+        uint64_t pass = feed->pass, position = feed->position;
+        uint32_t count = rows_of_next(feed);
+        pthread_mutex_unlock(&feed->lock);
+        bool ok = read_window(feed, pass, position, count, &feed->reader_error);
+        pthread_mutex_lock(&feed->lock);
+        if (feed->state == READER_READS)
+            feed->state = ok ? READER_DONE : READER_FAILED;
+        pthread_cond_broadcast(&feed->changed);
+    }
+    pthread_mutex_unlock(&feed->lock);
+    return NULL;
+}
+
+static void set_state(lf_feed *feed, int state)
+{
+    pthread_mutex_lock(&feed->lock);
+    feed->state = state;
+    pthread_cond_broadcast(&feed->changed);
+    pthread_mutex_unlock(&feed->lock);
+}
+
+static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y, size_t count, lf_error *err)
+{
+    size_t row = feature_bytes(feed->part), target = target_bytes(feed);
+    lf_buffer *const *region = feed->p.regions->region;
+    return lf_device_buffer_write(feed->p.device, region[LF_REGION_DATA], at * row, x, count * row, err) &&
+           (!target || lf_device_buffer_write(feed->p.device, region[LF_REGION_TARGETS], at * target, y, count * target, err));
+}
+
+// In pieces, so that the host never holds the whole data beside the device.
+static bool upload_all(lf_feed *feed, lf_error *err)
+{
+    const lf_part *part = feed->part;
+    size_t row = feature_bytes(part), target = target_bytes(feed), piece = UPLOAD_BYTES / (row + target) + 1;
+    if (piece > part->rows)
+        piece = part->rows;
+    void *x = malloc(piece * row), *y = malloc(piece * target + 1);
+    bool ok = x && y;
+    if (!ok)
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, piece);
+    for (uint64_t first = 0; ok && first < part->rows; first += piece) {
+        size_t count = part->rows - first < piece ? part->rows - first : piece;
+        ok = lf_dataset_read_span(feed->p.data, feed->p.part, first, count, x, target ? y : NULL, err) &&
+             write_rows(feed, (uint32_t)first, x, y, count, err);
+    }
+    free(x);
+    free(y);
+    return ok;
+}
+
+static bool start_reader(lf_feed *feed, lf_error *err)
+{
+    const lf_part *part = feed->part;
+    feed->x = malloc(feed->stretch_rows * feature_bytes(part));
+    feed->y = malloc(feed->stretch_rows * target_bytes(feed) + 1);
+    feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
+    if (!feed->x || !feed->y || !feed->rows) {
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory for a window of %u rows", part->x_path, feed->stretch_rows);
+        return false;
+    }
+    feed->state = READER_READS;
+    if (pthread_create(&feed->reader, NULL, reader_main, feed) != 0) {
+        lf_error_set(err, LF_ENOMEM, "%s: cannot start the reader thread", part->x_path);
+        return false;
+    }
+    feed->reader_started = true;
+    return true;
+}
+
+lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
+{
+    const lf_compile_params *compiled = &params->program->params;
+    lf_feed *feed = calloc(1, sizeof *feed);
+    if (!feed) {
+        lf_error_set(err, LF_ENOMEM, "data feed: out of memory");
+        return NULL;
+    }
+    pthread_mutex_init(&feed->lock, NULL);
+    pthread_cond_init(&feed->changed, NULL);
+    feed->p = *params;
+    feed->pass = params->pass;
+    feed->position = params->position;
+    feed->part = lf_dataset_part(params->data, params->part, err);
+    if (!feed->part)
+        goto error;
+    feed->resident = compiled->rows >= feed->part->rows;
+    feed->stretch_rows = compiled->positions;
+    if (!feed->resident && compiled->rows < feed->stretch_rows)
+        feed->stretch_rows = compiled->rows;
+    feed->stretch_rows = feed->stretch_rows / compiled->batch * compiled->batch;
+    feed->order = calloc(feed->stretch_rows, sizeof *feed->order);
+    if (!feed->order) {
+        lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
+        goto error;
+    }
+    if (!(feed->resident ? upload_all(feed, err) : start_reader(feed, err)))
+        goto error;
+    return feed;
+error:
+    lf_feed_destroy(feed);
+    return NULL;
+}
+
+void lf_feed_destroy(lf_feed *feed)
+{
+    if (!feed)
+        return;
+    if (feed->reader_started) {
+        set_state(feed, READER_QUITS);
+        pthread_join(feed->reader, NULL);
+    }
+    pthread_cond_destroy(&feed->changed);
+    pthread_mutex_destroy(&feed->lock);
+    free(feed->x);
+    free(feed->y);
+    free(feed->rows);
+    free(feed->order);
+    free(feed);
+}
+
+static bool take_window(lf_feed *feed, uint32_t count, lf_error *err)
+{
+    pthread_mutex_lock(&feed->lock);
+    if (feed->state == READER_IDLE) { // nothing was read ahead after the last pass that was announced
+        feed->state = READER_READS;
+        pthread_cond_broadcast(&feed->changed);
+    }
+    while (feed->state == READER_READS)
+        pthread_cond_wait(&feed->changed, &feed->lock);
+    bool ok = feed->state == READER_DONE;
+    pthread_mutex_unlock(&feed->lock);
+    if (!ok) {
+        *err = feed->reader_error;
+        return false;
+    }
+    return write_rows(feed, 0, feed->x, feed->y, count, err);
+}
+
+bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
+{
+    uint32_t count = rows_of_next(feed);
+    *stretch = (lf_stretch){ feed->pass, feed->position, count };
+    if (feed->resident) {
+        lf_permutation order = pass_order(feed, feed->pass);
+        for (uint32_t i = 0; i < count; i++)
+            feed->order[i] = (uint32_t)row_at(feed, &order, feed->position + i);
+        advance(feed, &feed->pass, &feed->position);
+    } else {
+        if (!take_window(feed, count, err))
+            return false;
+        for (uint32_t i = 0; i < count; i++)
+            feed->order[i] = i;
+        pthread_mutex_lock(&feed->lock);
+        advance(feed, &feed->pass, &feed->position);
+        feed->state = feed->pass < feed->p.passes ? READER_READS : READER_IDLE;
+        pthread_cond_broadcast(&feed->changed);
+        pthread_mutex_unlock(&feed->lock);
+    }
+    return lf_device_buffer_write(feed->p.device, feed->p.regions->region[LF_REGION_ORDER], 0, feed->order,
+                                  count * sizeof *feed->order, err);
+}

@@ -1,0 +1,44 @@
+// Brings the rows of a part to a device: all of them once, or, when they do not fit, through a window that a reader
+// thread fills from the file while the device computes. Either way the device sees the same rows in the same order.
+// session.c calls this.
+#ifndef LF_TRAIN_FEED_H
+#define LF_TRAIN_FEED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+#include "io/dataset.h"
+
+typedef struct lf_feed lf_feed;
+
+typedef struct lf_feed_params {
+    lf_dataset *data; // borrowed
+    lf_part_id part;
+    const lf_program *program;   // borrowed; its rows and positions are the window and the most rows of a stretch
+    lf_device *device;           // borrowed
+    const lf_bindings *regions;  // borrowed; `order`, `data` and `targets` are written
+    bool shuffle;
+    uint64_t seed;               // with shuffle: the order of a pass is a function of (seed, pass, position)
+    uint64_t pass, position;     // where to start
+    uint64_t passes;             // after pass number passes - 1, nothing is read ahead any more
+} lf_feed_params;
+
+// Consecutive positions of a pass that are on the device now; position `position + i` stands at order[i].
+typedef struct lf_stretch {
+    uint64_t pass, position;
+    uint32_t rows;
+} lf_stretch;
+
+// The rows that the data region should hold: all, or, if they take more than `budget` bytes or than the device can
+// bind, as many whole batches as keep the window on the device and the one being read within the budget.
+// 0 when not even one batch fits.
+uint32_t lf_feed_window(const lf_part *part, uint32_t batch, uint64_t budget, uint64_t max_tensor);
+
+lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
+void lf_feed_destroy(lf_feed *feed);
+
+// Waits for the next stretch and writes it to the device, which must be idle. Passes follow each other without end.
+bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err);
+
+#endif

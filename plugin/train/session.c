@@ -1,0 +1,323 @@
+#include "train/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "train/schedule.h"
+
+// A stretch's schedule, order and metrics take about 24 bytes a row on the device.
+enum { STRETCH_ROWS = 1 << 20 };
+// Desktop drivers stop a device whose submission runs for seconds, and a person who presses Ctrl-C waits for its end.
+static const double PIECE_SECONDS = 0.4;
+enum { PROBE_STEPS = 8 };
+
+struct lf_session {
+    lf_session_params p;
+    const lf_part *part;
+    lf_program *program;
+    lf_bindings regions;
+    bool owned[LF_REGION_COUNT];
+    lf_exec *exec;
+    lf_feed *feed;
+    lf_stretch stretch;      // on the device
+    uint32_t stretch_done;   // rows of it that ran
+    uint64_t step;           // training steps done
+    float *metrics;          // [steps of a stretch * batch * LF_METRIC_COUNT]
+    struct lf_schedule_row *schedule;
+    double step_seconds;     // measured; 0: not yet
+    unsigned probes;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool check_targets(const lf_session_params *p, const lf_part *part, lf_error *err)
+{
+    uint32_t outputs = p->model->outputs;
+    const char *y = part->y_path ? part->y_path : part->x_path;
+    if (p->loss == LF_LOSS_NONE)
+        return true;
+    if (part->target == LF_TARGET_NONE)
+        lf_error_set(err, LF_EARG, "%s has no targets y, which loss \"%s\" needs", y, lf_loss_name(p->loss));
+    else if (p->loss == LF_LOSS_CROSS_ENTROPY && part->target != LF_TARGET_CLASSES)
+        lf_error_set(err, LF_EARG, "%s holds values, not class numbers, which loss \"cross_entropy\" needs", y);
+    else if (p->loss == LF_LOSS_CROSS_ENTROPY && part->classes > outputs)
+        lf_error_set(err, LF_EARG, "%s has %u classes, but the model has %u outputs", y, part->classes, outputs);
+    else if (p->loss == LF_LOSS_MSE && part->target != LF_TARGET_VALUES)
+        lf_error_set(err, LF_EARG, "%s holds class numbers, not values, which loss \"mse\" needs", y);
+    else if (p->loss == LF_LOSS_MSE && part->outputs != outputs)
+        lf_error_set(err, LF_EARG, "%s has %u values a row, but the model has %u outputs", y, part->outputs, outputs);
+    else
+        return true;
+    return false;
+}
+
+bool lf_session_check(const lf_session_params *p, lf_error *err)
+{
+    const lf_part *part = lf_dataset_part(p->data, p->part, err);
+    if (!part)
+        return false;
+    if (part->features != p->model->inputs) {
+        lf_error_set(err, LF_EARG, "the model expects %u inputs, but a row of %s has %u features", p->model->inputs,
+                     part->x_path, part->features);
+        return false;
+    }
+    return check_targets(p, part, err);
+}
+
+static bool compile(lf_session *s, lf_error *err)
+{
+    const lf_session_params *p = &s->p;
+    lf_device_info *info = &p->device->info;
+    uint64_t budget = p->budget ? p->budget : info->memory / 2;
+    uint32_t window = lf_feed_window(s->part, p->batch, budget, info->max_tensor);
+    if (!window) {
+        lf_error_set(err, LF_EARG, "%s: a window of %.1f MiB does not hold two batches of %u rows", s->part->x_path,
+                     (double)budget / 0x1p20, p->batch);
+        return false;
+    }
+    uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (s->part->rows + p->batch - 1) / p->batch * p->batch;
+    uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
+    s->program = lf_program_compile(&(lf_compile_params){ .model = p->model, .loss = p->loss, .optimizer = p->optimizer,
+                                                          .batch = p->batch, .stored = s->part->stored, .rows = window,
+                                                          .positions = positions, .steps = positions / p->batch },
+                                    err);
+    return s->program != NULL;
+}
+
+static bool create_regions(lf_session *s, lf_error *err)
+{
+    for (unsigned i = 0; i < LF_REGION_COUNT; i++) {
+        size_t size = s->program->region_size[i];
+        if (!size)
+            continue;
+        if (i == LF_REGION_PARAMS && s->p.weights) {
+            s->regions.region[i] = s->p.weights->regions.region[i];
+            continue;
+        }
+        s->regions.region[i] = lf_device_buffer_create(s->p.device, size, err);
+        s->owned[i] = true;
+        if (!s->regions.region[i]) {
+            lf_error_prefix(err, "region %s of %zu bytes on %s", lf_region_name((lf_region)i), size,
+                            s->p.device->info.id);
+            return false;
+        }
+    }
+    size_t steps = s->program->params.steps, features = s->part->features;
+    s->schedule = calloc(steps + 1, sizeof *s->schedule);
+    s->metrics = calloc(steps * s->p.batch * LF_METRIC_COUNT, sizeof *s->metrics);
+    if (!s->schedule || !s->metrics) {
+        lf_error_set(err, LF_ENOMEM, "schedule of %zu steps: out of memory", steps);
+        return false;
+    }
+    lf_buffer *scaling = s->regions.region[LF_REGION_SCALING];
+    size_t row = features * sizeof(float);
+    return lf_device_buffer_write(s->p.device, scaling, 0, s->part->scale, row, err) &&
+           lf_device_buffer_write(s->p.device, scaling, row, s->part->offset, row, err) &&
+           (s->p.weights || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, s->p.model->params,
+                                                   s->p.model->block_count * sizeof(float), err));
+}
+
+lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
+{
+    if (!lf_session_check(params, err))
+        return NULL;
+    lf_session *s = calloc(1, sizeof *s);
+    if (!s) {
+        lf_error_set(err, LF_ENOMEM, "session: out of memory");
+        return NULL;
+    }
+    s->p = *params;
+    s->part = lf_dataset_part(params->data, params->part, err);
+    s->step = params->step;
+    if (!compile(s, err) || !create_regions(s, err))
+        goto error;
+    s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
+    if (!s->exec)
+        goto error;
+    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data, .part = params->part, .program = s->program,
+                                                .device = params->device, .regions = &s->regions,
+                                                .shuffle = params->shuffle, .seed = params->seed, .pass = params->pass,
+                                                .position = params->position, .passes = params->passes },
+                             err);
+    if (!s->feed)
+        goto error;
+    return s;
+error:
+    lf_session_destroy(s);
+    return NULL;
+}
+
+void lf_session_destroy(lf_session *s)
+{
+    if (!s)
+        return;
+    lf_feed_destroy(s->feed);
+    lf_device_exec_destroy(s->p.device, s->exec);
+    for (unsigned i = 0; i < LF_REGION_COUNT; i++)
+        if (s->owned[i])
+            lf_device_buffer_destroy(s->p.device, s->regions.region[i]);
+    lf_program_destroy(s->program);
+    free(s->schedule);
+    free(s->metrics);
+    free(s);
+}
+
+static uint32_t steps_of(const lf_session *s, uint32_t rows)
+{
+    return (rows + s->p.batch - 1) / s->p.batch;
+}
+
+// The next stretch with its schedule; the device's step counter starts at 0 again.
+static bool load_stretch(lf_session *s, lf_error *err)
+{
+    if (!lf_feed_next(s->feed, &s->stretch, err))
+        return false;
+    s->stretch_done = 0;
+    uint32_t steps = steps_of(s, s->stretch.rows);
+    for (uint32_t i = 0; i < steps; i++) {
+        uint32_t first = i * s->p.batch, left = s->stretch.rows - first;
+        struct lf_schedule_row *row = &s->schedule[i + 1]; // row 0 is the header
+        *row = (struct lf_schedule_row){ .first = first, .rows = left < s->p.batch ? left : s->p.batch };
+        row->inv_rows = 1 / (float)row->rows;
+        lf_schedule_rates(&s->p.optimizer, s->step + i, row);
+    }
+    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_SCHEDULE], 0, s->schedule,
+                                  (steps + 1) * sizeof *s->schedule, err);
+}
+
+// Equal pieces, so that few different ones are recorded. The first piece of a session records, so only the second one's
+// time counts.
+static uint32_t piece_size(const lf_session *s, uint32_t steps_left)
+{
+    if (s->probes < 2)
+        return steps_left < PROBE_STEPS ? steps_left : PROBE_STEPS;
+    uint32_t all = steps_of(s, s->stretch.rows);
+    double most = PIECE_SECONDS / s->step_seconds;
+    uint32_t fit = most < 1 ? 1 : most > all ? all : (uint32_t)most;
+    uint32_t pieces = (all + fit - 1) / fit, size = (all + pieces - 1) / pieces;
+    return size < steps_left ? size : steps_left;
+}
+
+static void note_time(lf_session *s, uint32_t steps, double seconds)
+{
+    double each = seconds / steps;
+    s->probes += s->probes < 2;
+    // A piece size is kept until the device is clearly slower or faster than it was, so that it is recorded once.
+    if (s->probes < 2 || s->step_seconds == 0 || each > 1.25 * s->step_seconds || (each < .5 * s->step_seconds))
+        s->step_seconds = each;
+}
+
+static bool run_piece(lf_session *s, uint32_t steps, lf_piece *piece, lf_error *err)
+{
+    lf_device *dev = s->p.device;
+    uint32_t first_step = s->stretch_done / s->p.batch, left = s->stretch.rows - s->stretch_done;
+    uint32_t rows = steps * s->p.batch < left ? steps * s->p.batch : left;
+    lf_phase last = s->p.optimizer.kind == LF_OPTIMIZER_NONE ? LF_PHASE_FORWARD : LF_PHASE_UPDATE;
+    double start = now();
+    if (!lf_device_exec_run(dev, s->exec, LF_PHASE_LOAD, last, steps, err) || !lf_device_wait(dev, err))
+        return false;
+    *piece = (lf_piece){ .pass = s->stretch.pass, .position = s->stretch.position + s->stretch_done, .step = s->step,
+                         .steps = steps, .rows = rows, .batch = s->p.batch, .seconds = now() - start };
+    note_time(s, steps, piece->seconds);
+    if (s->p.loss != LF_LOSS_NONE) {
+        size_t step_floats = (size_t)s->p.batch * LF_METRIC_COUNT;
+        if (!lf_device_buffer_read(dev, s->metrics, s->regions.region[LF_REGION_METRICS],
+                                   first_step * step_floats * sizeof(float), steps * step_floats * sizeof(float), err))
+            return false;
+        piece->metrics = s->metrics;
+    }
+    s->stretch_done += rows;
+    s->step += steps;
+    return true;
+}
+
+bool lf_session_pass_done(const lf_session *s)
+{
+    return s->stretch_done == s->stretch.rows && s->stretch.position + s->stretch.rows == s->part->rows;
+}
+
+bool lf_session_run(lf_session *s, uint64_t limit, uint32_t piece_steps, lf_piece_fn *done, void *user, lf_error *err)
+{
+    do {
+        if (!limit)
+            return true;
+        if (s->stretch_done == s->stretch.rows && !load_stretch(s, err))
+            return false;
+        uint32_t left = steps_of(s, s->stretch.rows - s->stretch_done);
+        uint32_t steps = piece_steps ? (piece_steps < left ? piece_steps : left) : piece_size(s, left);
+        if (steps > limit)
+            steps = (uint32_t)limit;
+        lf_piece piece;
+        if (!run_piece(s, steps, &piece, err) || !done(user, &piece, err))
+            return false;
+        limit -= steps;
+    } while (!lf_session_pass_done(s));
+    return true;
+}
+
+lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step)
+{
+    uint32_t left = piece->rows - step * piece->batch;
+    lf_sums sums = { .rows = left < piece->batch ? left : piece->batch };
+    const float *row = piece->metrics + (size_t)step * piece->batch * LF_METRIC_COUNT;
+    for (uint64_t i = 0; i < sums.rows; i++, row += LF_METRIC_COUNT) {
+        sums.loss += (double)row[LF_METRIC_LOSS];
+        sums.hits += (double)row[LF_METRIC_HIT];
+    }
+    return sums;
+}
+
+void lf_piece_add(const lf_piece *piece, lf_sums *sums)
+{
+    for (uint32_t i = 0; i < piece->steps; i++) {
+        lf_sums step = lf_piece_step_sums(piece, i);
+        sums->loss += step.loss;
+        sums->hits += step.hits;
+        sums->rows += step.rows;
+    }
+}
+
+static size_t block_bytes(const lf_session *s)
+{
+    return s->p.model->block_count * sizeof(float);
+}
+
+bool lf_session_read_weights(lf_session *s, float *params, lf_error *err)
+{
+    return lf_device_buffer_read(s->p.device, params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s), err);
+}
+
+static size_t moment_offset(const lf_session *s, unsigned moment)
+{
+    return s->program->tensors[moment ? s->program->v : s->program->m].offset;
+}
+
+bool lf_session_read_moments(lf_session *s, unsigned moment, float *block, lf_error *err)
+{
+    return lf_device_buffer_read(s->p.device, block, s->regions.region[LF_REGION_MOMENTS], moment_offset(s, moment),
+                                 block_bytes(s), err);
+}
+
+bool lf_session_write_moments(lf_session *s, unsigned moment, const float *block, lf_error *err)
+{
+    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_MOMENTS], moment_offset(s, moment), block,
+                                  block_bytes(s), err);
+}
+
+bool lf_session_read_output(lf_session *s, float *rows, uint32_t count, lf_error *err)
+{
+    const lf_tensor *output = &s->program->tensors[s->program->output];
+    return lf_device_buffer_read(s->p.device, rows, s->regions.region[LF_REGION_ACTS], output->offset,
+                                 (size_t)count * output->cols * sizeof(float), err);
+}
+
+const lf_program *lf_session_program(const lf_session *s)
+{
+    return s->program;
+}

@@ -1,0 +1,70 @@
+// A program at work on a device: its regions, its lowered form and its feed. Training, evaluation and prediction are
+// passes of a session over a part; they differ in the program and in what they do with each piece.
+#ifndef LF_TRAIN_SESSION_H
+#define LF_TRAIN_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+#include "io/dataset.h"
+#include "train/feed.h"
+
+typedef struct lf_session lf_session;
+
+typedef struct lf_session_params {
+    lf_device *device;         // borrowed
+    const lf_model *model;     // borrowed
+    lf_dataset *data;          // borrowed
+    lf_part_id part;
+    lf_loss loss;
+    lf_optimizer optimizer;    // kind LF_OPTIMIZER_NONE: nothing is updated
+    uint32_t batch;
+    bool shuffle;
+    uint64_t seed;
+    uint64_t pass, position;   // where to start
+    uint64_t passes;
+    uint64_t step;             // training steps done before
+    uint64_t budget;           // bytes for resident rows; 0: half of the device's memory
+    const lf_session *weights; // use that session's params; NULL: its own, filled from the model
+} lf_session_params;
+
+// Consecutive steps that ran as one submission.
+typedef struct lf_piece {
+    uint64_t pass, position; // of its first row
+    uint64_t step;           // training step of its first step, from 0
+    uint32_t steps;
+    uint32_t rows;           // in all steps together
+    uint32_t batch;
+    const float *metrics;    // (steps, batch, LF_METRIC_COUNT); NULL without a loss
+    double seconds;          // it took
+} lf_piece;
+typedef bool lf_piece_fn(void *user, const lf_piece *piece, lf_error *err); // false with `err` filled stops the pass
+
+// Checks that model, part and loss fit, compiles, makes buffers, loads the data. NULL on failure.
+lf_session *lf_session_create(const lf_session_params *params, lf_error *err);
+void lf_session_destroy(lf_session *session);
+
+// Only checks: the part's features are the model's inputs, labels are below its outputs, …
+bool lf_session_check(const lf_session_params *params, lf_error *err);
+
+// Runs the rest of the current pass, at most `limit` steps of it and `piece` steps a submission (0: sized so that one
+// takes less than half a second), and calls `done` after each submission, when the device is idle.
+bool lf_session_run(lf_session *session, uint64_t limit, uint32_t piece, lf_piece_fn *done, void *user, lf_error *err);
+bool lf_session_pass_done(const lf_session *session); // the next step starts a pass
+
+// Sums over rows, in order.
+typedef struct lf_sums {
+    double loss, hits;
+    uint64_t rows;
+} lf_sums;
+lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step); // of one step, counted within the piece
+void lf_piece_add(const lf_piece *piece, lf_sums *sums);            // of all its steps
+
+bool lf_session_read_weights(lf_session *session, float *params, lf_error *err);                   // [block_count]
+bool lf_session_read_moments(lf_session *session, unsigned moment, float *block, lf_error *err);   // [block_count]
+bool lf_session_write_moments(lf_session *session, unsigned moment, const float *block, lf_error *err);
+bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err);      // (count, outputs)
+const lf_program *lf_session_program(const lf_session *session);
+
+#endif

@@ -1,0 +1,377 @@
+#include "train/train.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "train/checkpoint.h"
+#include "train/schedule.h"
+#include "train/session.h"
+
+typedef struct training {
+    const lf_train_params *p;
+    lf_train_result *result;
+    lf_device *device;
+    lf_session *session, *validation;
+    uint64_t rows, epoch_steps, total_steps;
+    lf_train_place place;
+    uint64_t first_step;          // where this run began; more than 0 after a resume
+    lf_sums epoch_sums;
+    double epoch_seconds;
+    double start;
+    double *losses;               // of a piece's steps
+    uint32_t losses_capacity;
+} training;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Evaluation is free to use larger batches than training; they only have to be the same on every run.
+static uint32_t validation_batch(uint32_t batch)
+{
+    return batch > 256 ? batch : 256;
+}
+
+static double accuracy(const lf_train_params *p, const lf_sums *sums)
+{
+    return p->loss == LF_LOSS_CROSS_ENTROPY ? sums->hits / (double)sums->rows : (double)NAN;
+}
+
+static void tell_progress(training *t)
+{
+    const lf_train_params *p = t->p;
+    if (!p->events.progress)
+        return;
+    double each = (now() - t->start) / (double)(t->place.step - t->first_step);
+    p->events.progress(p->events.user,
+                       &(lf_progress){ .epoch = t->place.epoch + 1, .epochs = p->epochs, .step = t->place.step,
+                                       .steps = t->total_steps, .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows,
+                                       .accuracy = accuracy(p, &t->epoch_sums),
+                                       .rows_per_second = (double)t->epoch_sums.rows / t->epoch_seconds,
+                                       .seconds_left = each * (double)(t->total_steps - t->place.step) });
+}
+
+static bool add_losses(training *t, const lf_piece *piece, lf_error *err)
+{
+    if (piece->steps > t->losses_capacity) {
+        double *larger = realloc(t->losses, piece->steps * sizeof *larger);
+        if (!larger) {
+            lf_error_set(err, LF_ENOMEM, "losses of %u steps: out of memory", piece->steps);
+            return false;
+        }
+        t->losses = larger;
+        t->losses_capacity = piece->steps;
+    }
+    for (uint32_t i = 0; i < piece->steps; i++) {
+        lf_sums sums = lf_piece_step_sums(piece, i);
+        t->epoch_sums.loss += sums.loss;
+        t->epoch_sums.hits += sums.hits;
+        t->epoch_sums.rows += sums.rows;
+        t->losses[i] = sums.loss / (double)sums.rows;
+        if (!isfinite(t->losses[i])) {
+            lf_error_set(err, LF_EDATA,
+                         "the loss is %g at step %" PRIu64 " (epoch %" PRIu64 "): a smaller learning rate than %g may help",
+                         t->losses[i], piece->step + i + 1, piece->pass + 1, t->p->optimizer.lr);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool go_on_unless_stopped(const training *t, lf_error *err)
+{
+    if (!t->p->stop || !*t->p->stop)
+        return true;
+    lf_error_set(err, LF_EINTERRUPTED, "interrupted at step %" PRIu64 " of %" PRIu64 " (epoch %" PRIu64 " of %" PRIu64 ")",
+                 t->place.step, t->total_steps, t->place.epoch + 1, t->p->epochs);
+    return false;
+}
+
+static bool piece_done(void *user, const lf_piece *piece, lf_error *err)
+{
+    training *t = user;
+    const lf_train_params *p = t->p;
+    if (!add_losses(t, piece, err))
+        return false;
+    t->epoch_seconds += piece->seconds;
+    t->place.step = piece->step + piece->steps;
+    t->place.position = piece->position + piece->rows;
+    if (p->events.steps)
+        p->events.steps(p->events.user, piece->step + 1, piece->steps, t->losses);
+    tell_progress(t);
+    return t->place.position == t->rows || go_on_unless_stopped(t, err); // at an epoch's end, after its validation
+}
+
+static bool validation_done(void *user, const lf_piece *piece, lf_error *err)
+{
+    (void)err; // a validation is run to its end: the epoch's values are complete or absent
+    lf_piece_add(piece, user);
+    return true;
+}
+
+static bool digest_weights(training *t, char hex[65], lf_error *err)
+{
+    return lf_session_read_weights(t->session, t->p->model->params, err) && lf_model_digest(t->p->model, hex, err);
+}
+
+static bool save_checkpoint(training *t, lf_error *err)
+{
+    return !t->p->checkpoint || lf_checkpoint_save(t->p->checkpoint, t->p->model, t->session, &t->place, err);
+}
+
+static bool end_epoch(training *t, bool *go_on, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    lf_epoch epoch = { .epoch = t->place.epoch + 1, .step = t->place.step,
+                       .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows, .accuracy = accuracy(p, &t->epoch_sums),
+                       .val_loss = (double)NAN, .val_accuracy = (double)NAN,
+                       .lr = lf_schedule_lr(&p->optimizer, t->place.step - 1) };
+    if (t->validation) {
+        lf_sums sums = { 0 };
+        if (!lf_session_run(t->validation, UINT64_MAX, 0, validation_done, &sums, err))
+            return false;
+        epoch.val_loss = sums.loss / (double)sums.rows;
+        epoch.val_accuracy = accuracy(p, &sums);
+    }
+    if (!digest_weights(t, epoch.digest, err))
+        return false;
+    if (lf_session_pass_done(t->session)) {
+        t->place.epoch++;
+        t->place.position = 0;
+    }
+    t->epoch_sums = (lf_sums){ 0 };
+    t->epoch_seconds = 0;
+    if (!save_checkpoint(t, err))
+        return false;
+    err->code = LF_OK;
+    *go_on = !p->events.epoch || p->events.epoch(p->events.user, &epoch, err);
+    return *go_on || err->code == LF_OK;
+}
+
+static uint64_t steps_until_event(const training *t)
+{
+    uint64_t left = t->total_steps - t->place.step, every = t->p->digest_every;
+    return every && every - t->place.step % every < left ? every - t->place.step % every : left;
+}
+
+static bool loop(training *t, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    bool go_on = true;
+    while (go_on && t->place.step < t->total_steps) {
+        if (!lf_session_run(t->session, steps_until_event(t), 0, piece_done, t, err))
+            return false;
+        if (p->digest_every && t->place.step % p->digest_every == 0) {
+            char hex[65];
+            if (!digest_weights(t, hex, err))
+                return false;
+            if (p->events.digest)
+                p->events.digest(p->events.user, t->place.step, hex);
+        }
+        bool last = t->place.step == t->total_steps; // max_steps may end inside an epoch, whose values are told all the same
+        if ((lf_session_pass_done(t->session) || last) && !end_epoch(t, &go_on, err))
+            return false;
+        if (!last && go_on && !go_on_unless_stopped(t, err))
+            return false;
+    }
+    if (!go_on)
+        t->result->stopped = LF_TRAIN_EPOCH_EVENT;
+    else if (t->total_steps < p->epochs * t->epoch_steps)
+        t->result->stopped = LF_TRAIN_MAX_STEPS;
+    return true;
+}
+
+static uint64_t part_bytes(const lf_part *part)
+{
+    return part->rows * part->features * lf_dtype_size(part->stored);
+}
+
+// The training and its validation share the memory for rows: both whole if they fit, else half of it each.
+static uint64_t row_budget(const training *t, const lf_part *part, const lf_part *validation)
+{
+    uint64_t all = t->p->window ? t->p->window : t->device->info.memory / 2;
+    uint64_t need = part_bytes(part) + (validation ? part_bytes(validation) : 0);
+    return need <= all || !validation ? all : all / 2;
+}
+
+static lf_session_params session_params(const lf_train_params *p)
+{
+    return (lf_session_params){ .model = p->model, .data = p->data, .part = p->part, .loss = p->loss,
+                                .optimizer = p->optimizer, .batch = p->batch, .shuffle = p->shuffle, .seed = p->seed,
+                                .passes = p->epochs };
+}
+
+static lf_session_params validation_params(const lf_train_params *p)
+{
+    return (lf_session_params){ .model = p->model, .data = p->validation, .part = p->validation_part, .loss = p->loss,
+                                .batch = validation_batch(p->batch), .passes = p->epochs };
+}
+
+static bool check(const lf_train_params *p, lf_error *err)
+{
+    lf_session_params train = session_params(p), validation = validation_params(p);
+    if (!p->batch || !p->epochs) {
+        lf_error_set(err, LF_EARG, "batch and epochs must be at least 1, not %u and %" PRIu64, p->batch, p->epochs);
+        return false;
+    }
+    return lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
+}
+
+// What must be the same for a resumed training to be the one that was interrupted.
+static void describe(training *t)
+{
+    const lf_train_params *p = t->p;
+    const lf_optimizer *o = &p->optimizer;
+    snprintf(t->place.options, sizeof t->place.options,
+             "loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
+             ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g",
+             lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, t->rows, o->lr, (double)o->momentum, o->nesterov,
+             (double)o->beta1, (double)o->beta2, (double)o->eps, (double)o->weight_decay);
+}
+
+static bool open_sessions(training *t, const lf_part *part, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    const lf_part *validation = p->validation ? lf_dataset_part(p->validation, p->validation_part, err) : NULL;
+    lf_session_params train = session_params(p), evaluate = validation_params(p);
+    train.device = evaluate.device = t->device;
+    train.budget = evaluate.budget = row_budget(t, part, validation);
+    train.pass = evaluate.pass = t->place.epoch;
+    train.position = t->place.position;
+    train.step = t->place.step;
+    t->session = lf_session_create(&train, err);
+    if (!t->session)
+        return false;
+    evaluate.weights = t->session;
+    if (validation)
+        t->validation = lf_session_create(&evaluate, err);
+    return !validation || t->validation;
+}
+
+static bool begin(training *t, lf_model_file **resumed, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    const lf_part *part = lf_dataset_part(p->data, p->part, err);
+    t->rows = part->rows;
+    t->epoch_steps = (part->rows + p->batch - 1) / p->batch;
+    t->total_steps = p->epochs * t->epoch_steps;
+    if (p->max_steps && p->max_steps < t->total_steps)
+        t->total_steps = p->max_steps;
+    t->place.seed = p->seed;
+    t->place.optimizer = &p->optimizer;
+    describe(t);
+    if (p->resume && !(*resumed = lf_checkpoint_load(p->resume, p->model, &t->place, err)))
+        return false;
+    if (!p->model->initialised)
+        lf_model_init(p->model, p->seed);
+    t->first_step = t->place.step;
+    t->device = lf_device_open(p->device, err);
+    if (!t->device)
+        return false;
+    t->result->device = t->device->info;
+    if (p->events.started)
+        p->events.started(p->events.user, &t->device->info);
+    return open_sessions(t, part, err) && (!*resumed || lf_checkpoint_restore(*resumed, p->model, t->session, err));
+}
+
+// An interrupted training leaves a checkpoint, if it has one, and its error says so.
+static void leave_checkpoint(training *t, lf_error *err)
+{
+    if (!t->p->checkpoint)
+        return;
+    lf_error failure = { LF_OK, "" };
+    t->result->checkpointed = save_checkpoint(t, &failure);
+    if (t->result->checkpointed)
+        lf_error_prefix(err, "%s is written, to go on from", t->p->checkpoint);
+    else
+        lf_error_prefix(err, "the checkpoint could not be written (%s)", failure.text);
+}
+
+bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *err)
+{
+    lf_error local;
+    if (!err)
+        err = &local;
+    *err = (lf_error){ LF_OK, "" };
+    memset(result, 0, sizeof *result);
+    if (!check(params, err))
+        return false;
+    training t = { .p = params, .result = result };
+    lf_model_file *resumed = NULL;
+    bool ok = begin(&t, &resumed, err);
+    lf_model_file_destroy(resumed);
+    if (ok) {
+        t.start = now();
+        ok = loop(&t, err);
+        result->seconds = now() - t.start;
+        if (!ok && err->code == LF_EINTERRUPTED)
+            leave_checkpoint(&t, err);
+        // After a failure too: the weights that were reached are the caller's. Its own error is the one to tell.
+        lf_error failure;
+        if (!lf_session_read_weights(t.session, params->model->params, &failure) && ok) {
+            *err = failure;
+            ok = false;
+        }
+        ok = ok && lf_model_digest(params->model, result->digest, err);
+    }
+    result->epochs = t.place.epoch;
+    result->steps = t.place.step;
+    if (t.device) {
+        result->submissions = t.device->submissions;
+        result->dispatches = t.device->dispatches;
+    }
+    free(t.losses);
+    lf_session_destroy(t.validation); // it borrows the training's weights
+    lf_session_destroy(t.session);
+    lf_device_close(t.device);
+    return ok;
+}
+
+static bool explain_one(FILE *out, const char *title, const lf_session_params *s, lf_error *err)
+{
+    const lf_part *part = lf_dataset_part(s->data, s->part, err);
+    if (!part)
+        return false;
+    uint32_t rows = part->rows < UINT32_MAX / 2 ? (uint32_t)part->rows : UINT32_MAX / 2, steps = (rows + s->batch - 1) / s->batch;
+    lf_program *program = lf_program_compile(&(lf_compile_params){ .model = s->model, .loss = s->loss,
+                                                                   .optimizer = s->optimizer, .batch = s->batch,
+                                                                   .stored = part->stored, .rows = rows,
+                                                                   .positions = rows, .steps = steps },
+                                             err);
+    char *text = program ? lf_program_explain(program) : NULL;
+    if (text)
+        fprintf(out, "%s: %u steps a pass over %s\n%s", title, steps, part->x_path, text);
+    else if (program)
+        lf_error_set(err, LF_ENOMEM, "explain: out of memory");
+    free(text);
+    lf_program_destroy(program);
+    return text != NULL;
+}
+
+char *lf_train_explain(const lf_train_params *p, lf_error *err)
+{
+    if (!check(p, err))
+        return NULL;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) {
+        lf_error_set(err, LF_ENOMEM, "explain: out of memory");
+        return NULL;
+    }
+    lf_session_params train = session_params(p), validation = validation_params(p);
+    bool ok = explain_one(out, "training", &train, err) && (!p->validation || explain_one(out, "validation", &validation, err));
+    fclose(out);
+    if (!ok) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

@@ -1,0 +1,103 @@
+// Training, evaluation and prediction of a model on a part of a data set: what the Lua functions call. The loop knows
+// nothing of any backend; the backends know nothing of training.
+#ifndef LF_TRAIN_TRAIN_H
+#define LF_TRAIN_TRAIN_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+#include "io/dataset.h"
+#include "program/program.h"
+
+// Values of an epoch; NaN where there is none (accuracy of mse, validation without a part).
+typedef struct lf_epoch {
+    uint64_t epoch;                  // from 1
+    uint64_t step;                   // training steps done
+    double loss, accuracy;           // means over the epoch's rows, while the weights changed
+    double val_loss, val_accuracy;   // with the weights at its end
+    double lr;                       // at its last step
+    char digest[65];                 // of the weights at its end
+} lf_epoch;
+
+typedef struct lf_progress {
+    uint64_t epoch, epochs, step, steps; // from 1; steps: of the whole training
+    double loss, accuracy;               // of the epoch so far
+    double rows_per_second, seconds_left;
+} lf_progress;
+
+// What a training tells while it runs, all on the calling thread while the device is idle. Any may be NULL.
+typedef struct lf_train_events {
+    void *user;
+    void (*started)(void *user, const lf_device_info *device);
+    void (*progress)(void *user, const lf_progress *progress);                                   // after each submission
+    void (*steps)(void *user, uint64_t first, uint32_t count, const double *losses);             // first: from 1
+    void (*digest)(void *user, uint64_t step, const char hex[65]);                               // every digest_every steps
+    bool (*epoch)(void *user, const lf_epoch *epoch, lf_error *err); // false stops; with err->code set it is a failure
+} lf_train_events;
+
+typedef struct lf_train_params {
+    lf_model *model; // weights are drawn with `seed` unless it has some; holds the new ones afterwards, also on failure
+    lf_dataset *data;
+    lf_part_id part;
+    lf_dataset *validation; // NULL: none
+    lf_part_id validation_part;
+    lf_loss loss;
+    lf_optimizer optimizer;
+    uint32_t batch;
+    uint64_t epochs, seed;
+    uint64_t max_steps;     // 0: no limit
+    bool shuffle;
+    const char *device;     // "auto", "cpu", "vulkan:0", …
+    uint64_t window;        // bytes for resident rows; 0: half of the device's memory
+    const char *checkpoint; // file written at the end of every epoch and when stopped; NULL: none
+    const char *resume;     // checkpoint to go on from; NULL: start
+    uint64_t digest_every;  // steps; 0: only at the end of epochs
+    volatile sig_atomic_t *stop; // set to the signal's number to stop; may be NULL
+    lf_train_events events;
+} lf_train_params;
+
+typedef struct lf_train_result {
+    lf_device_info device;
+    uint64_t epochs, steps;  // done, a resumed part included
+    uint64_t submissions;    // of the training, validation included
+    uint64_t dispatches;
+    double seconds;          // of the loop: without opening the device and loading the data
+    char digest[65];         // of the final weights
+    enum { LF_TRAIN_DONE, LF_TRAIN_MAX_STEPS, LF_TRAIN_EPOCH_EVENT } stopped;
+    bool checkpointed;       // a checkpoint was written before LF_EINTERRUPTED
+} lf_train_result;
+
+// Trains. False on failure; LF_EINTERRUPTED when `stop` was set, after the checkpoint if there is one to write.
+bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *err);
+
+// The programs that lf_train would run, in words (lf_program_explain), training and validation. Opens no device.
+// malloc'ed; NULL on failure.
+char *lf_train_explain(const lf_train_params *params, lf_error *err);
+
+typedef struct lf_evaluate_params {
+    const lf_model *model;
+    lf_dataset *data;
+    lf_part_id part;
+    lf_loss loss; // LF_LOSS_NONE for lf_predict
+    uint32_t batch;
+    const char *device;
+    uint64_t window;
+    volatile sig_atomic_t *stop;
+} lf_evaluate_params;
+
+typedef struct lf_evaluation {
+    lf_device_info device;
+    double loss, accuracy; // NaN accuracy unless classes
+    uint64_t rows;
+    double seconds;
+} lf_evaluation;
+
+bool lf_evaluate(const lf_evaluate_params *params, lf_evaluation *result, lf_error *err);
+
+// Calls `rows` with the model's outputs (count, outputs) for rows first … of the part, in order.
+typedef bool lf_predict_fn(void *user, uint64_t first, uint32_t count, const float *outputs, lf_error *err);
+bool lf_predict(const lf_evaluate_params *params, lf_predict_fn *rows, void *user, lf_error *err);
+
+#endif
