@@ -34,14 +34,19 @@ typedef struct lf_model_file {
     lf_file_tensor *tensors;
     size_t tensor_count;
     lf_train_state *state;    // NULL in a plain model file
-    char digest[65];          // filled by read and write: sha256 of the logical content of the model's tensors
+    char digest[65];          // filled by read and write: lf_tensors_digest of `tensors`
 } lf_model_file;
 
+// sha256 over the tensors sorted by name; of each its name with the closing zero, the number of dimensions and the
+// dimensions as 8 little-endian bytes each, and the values as little-endian f32.
+bool lf_tensors_digest(const lf_file_tensor *tensors, size_t count, char hex[65], lf_error *err);
+
 // Writes atomically: a new file beside `path`, fsync, rename, fsync of the folder. On failure `path` is as it was and
-// nothing is left beside it. Fills file->digest.
+// nothing is left beside it. Names must be relative paths that differ. Fills file->digest.
 bool lf_model_file_write(const char *path, lf_model_file *file, lf_error *err);
 
-// Reads and checks format, version, completeness, shapes and digest. NULL on failure.
+// Reads and checks format, version, completeness, shapes and digests. Tensors come in the order of their names. NULL on
+// failure.
 lf_model_file *lf_model_file_read(const char *path, lf_error *err);
 void lf_model_file_destroy(lf_model_file *file); // frees everything it points to; for files made by read
 

@@ -1,0 +1,193 @@
+#include "io/model_file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/hash.h"
+#include "io/atomic.h"
+#include "io/model_content.h"
+
+static size_t tensor_size(const lf_file_tensor *tensor)
+{
+    return (size_t)(tensor->rows ? tensor->rows : 1) * tensor->cols;
+}
+
+static void hash_values(lf_hash *hash, const float *values, size_t count)
+{
+    unsigned char bytes[4096];
+    while (count > 0) {
+        size_t piece = count < sizeof bytes / 4 ? count : sizeof bytes / 4;
+        for (size_t i = 0; i < piece; i++) {
+            uint32_t bits;
+            memcpy(&bits, &values[i], 4);
+            for (int b = 0; b < 4; b++)
+                bytes[4 * i + (size_t)b] = (unsigned char)(bits >> (8 * b));
+        }
+        lf_hash_update(hash, bytes, 4 * piece);
+        values += piece;
+        count -= piece;
+    }
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const lf_file_tensor *const *)a)->name, (*(const lf_file_tensor *const *)b)->name);
+}
+
+bool lf_tensors_digest(const lf_file_tensor *tensors, size_t count, char hex[65], lf_error *err)
+{
+    lf_hash *hash = lf_hash_create(err);
+    const lf_file_tensor **sorted = malloc((count + 1) * sizeof *sorted);
+    if (hash && !sorted)
+        lf_error_set(err, LF_ENOMEM, "digest: out of memory for %zu tensors", count);
+    bool good = hash && sorted;
+    if (good) {
+        for (size_t i = 0; i < count; i++)
+            sorted[i] = &tensors[i];
+        qsort(sorted, count, sizeof *sorted, by_name);
+        for (size_t i = 0; i < count; i++) {
+            const lf_file_tensor *tensor = sorted[i];
+            lf_hash_text(hash, tensor->name);
+            lf_hash_u64(hash, tensor->rows ? 2 : 1);
+            if (tensor->rows)
+                lf_hash_u64(hash, tensor->rows);
+            lf_hash_u64(hash, tensor->cols);
+            hash_values(hash, tensor->values, tensor_size(tensor));
+        }
+        lf_hash_finish(hash, hex);
+    }
+    free(sorted);
+    lf_hash_destroy(hash);
+    return good;
+}
+
+bool lf_model_content_digest(const lf_model_file *file, char hex[65], lf_error *err)
+{
+    char moments[65] = "";
+    const lf_train_state *state = file->state;
+    if (state && !lf_tensors_digest(state->moments, state->moment_count, moments, err))
+        return false;
+    lf_hash *hash = lf_hash_create(err);
+    if (!hash)
+        return false;
+    lf_hash_text(hash, file->definition);
+    lf_hash_text(hash, file->digest);
+    if (state) {
+        uint64_t best;
+        memcpy(&best, &state->best, sizeof best);
+        lf_hash_text(hash, moments);
+        lf_hash_text(hash, state->optimizer);
+        lf_hash_text(hash, state->schedule ? state->schedule : "");
+        lf_hash_text(hash, state->options ? state->options : "");
+        lf_hash_u64(hash, state->optimizer_step);
+        lf_hash_u64(hash, state->epoch);
+        lf_hash_u64(hash, state->step);
+        lf_hash_u64(hash, state->position);
+        lf_hash_u64(hash, state->seed);
+        lf_hash_u64(hash, isnan(state->best) ? 0 : best); // NaNs have many bit patterns; "none" has one
+    }
+    lf_hash_finish(hash, hex);
+    lf_hash_destroy(hash);
+    return true;
+}
+
+static bool tensors_write(hid_t group, const lf_file_tensor *tensors, size_t count, lf_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        const lf_file_tensor *tensor = &tensors[i];
+        const char *name = tensor->name;
+        if (!name || !*name || *name == '/' || name[0] == '.' || strstr(name, "/.") || strstr(name, "//") ||
+            tensor->cols == 0 || lf_h5_exists(group, name)) {
+            lf_error_set(err, LF_EARG, "tensor %zu (\"%s\"): expects a new relative name and at least one column, has %lu",
+                         i, name ? name : "", (unsigned long)tensor->cols);
+            return false;
+        }
+        const hsize_t shape[] = { tensor->rows, tensor->cols };
+        if (!lf_h5_write_array(group, name, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, tensor->rows ? 2 : 1,
+                               tensor->rows ? shape : shape + 1, tensor->values, err))
+            return false;
+    }
+    return true;
+}
+
+static bool set_u64(hid_t object, const char *name, uint64_t value, lf_error *err)
+{
+    return lf_h5_set_array(object, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, 0, NULL, &value, err);
+}
+
+static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
+{
+    hid_t optimizer = lf_h5_group_make(group, "optimizer", err);
+    hid_t place = optimizer >= 0 ? lf_h5_group_make(group, "train_state", err) : -1;
+    bool good = place >= 0 && lf_h5_set_text(optimizer, "kind", state->optimizer, err) &&
+                set_u64(optimizer, "step", state->optimizer_step, err) &&
+                tensors_write(optimizer, state->moments, state->moment_count, err) &&
+                set_u64(place, "epoch", state->epoch, err) && set_u64(place, "step", state->step, err) &&
+                set_u64(place, "position", state->position, err) && set_u64(place, "seed", state->seed, err) &&
+                lf_h5_set_array(place, "best", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &state->best, err);
+    good = good && (!state->schedule || lf_h5_set_text(place, "schedule", state->schedule, err)) &&
+           (!state->options || lf_h5_set_text(place, "options", state->options, err));
+    H5Gclose(place);
+    H5Gclose(optimizer);
+    return good;
+}
+
+bool lf_model_content_write(hid_t group, lf_model_file *file, lf_error *err)
+{
+    const int version[] = { LF_MODEL_MAJOR, LF_MODEL_MINOR };
+    const hsize_t two = 2;
+    const uint8_t complete = 1;
+    char content[65];
+    hid_t model = -1, digest = -1;
+    if (!file->definition) {
+        lf_error_set(err, LF_EARG, "model: has no definition");
+        return false;
+    }
+    if (!lf_tensors_digest(file->tensors, file->tensor_count, file->digest, err) ||
+        !lf_model_content_digest(file, content, err))
+        return false;
+    bool good = lf_h5_set_text(group, "format", LF_MODEL_FORMAT, err) &&
+                lf_h5_set_array(group, "format_version", H5T_STD_I32LE, H5T_NATIVE_INT, 1, &two, version, err) &&
+                lf_h5_set_text(group, "creator", "lavaflow", err) &&
+                lf_h5_set_text(group, "creator_version", LF_VERSION, err) &&
+                lf_h5_set_array(group, "complete", H5T_STD_U8LE, H5T_NATIVE_UINT8, 0, NULL, &complete, err);
+    model = good ? lf_h5_group_make(group, "model", err) : -1;
+    good = model >= 0 && tensors_write(model, file->tensors, file->tensor_count, err);
+    if (good && strlen(file->definition) > LF_MODEL_DEFINITION_MAX)
+        good = lf_h5_write_text(model, "definition", file->definition, err);
+    else
+        good = good && lf_h5_set_text(model, "definition", file->definition, err);
+    good = good && (!file->state || state_write(group, file->state, err));
+    digest = good ? lf_h5_group_make(group, "digest", err) : -1;
+    good = digest >= 0 && lf_h5_set_text(digest, "sha256", file->digest, err) &&
+           lf_h5_set_text(digest, "content_sha256", content, err);
+    H5Gclose(digest);
+    H5Gclose(model);
+    return good;
+}
+
+bool lf_model_file_write(const char *path, lf_model_file *file, lf_error *err)
+{
+    size_t values = 0, size = 0;
+    void *image = NULL;
+    for (size_t i = 0; i < file->tensor_count; i++)
+        values += tensor_size(&file->tensors[i]);
+    for (size_t i = 0; file->state && i < file->state->moment_count; i++)
+        values += tensor_size(&file->state->moments[i]);
+    lf_h5_scope scope;
+    lf_h5_enter(&scope);
+    hid_t h5 = lf_h5_memory_create(values * sizeof(float), err);
+    hid_t root = h5 >= 0 ? H5Gopen2(h5, "/", H5P_DEFAULT) : -1;
+    if (root >= 0 && lf_model_content_write(root, file, err))
+        image = lf_h5_memory_image(h5, &size, err);
+    H5Gclose(root);
+    H5Fclose(h5);
+    lf_h5_leave(&scope);
+    if (!image)
+        lf_error_prefix(err, "%s", path);
+    bool good = image && lf_file_replace(path, image, size, err);
+    free(image);
+    return good;
+}
