@@ -1,0 +1,236 @@
+// An operation of a program becomes dispatches: which kernel, cut how, over which memory.
+#include <string.h>
+
+#include "abi.h"
+#include "vulkan/internal.h"
+
+static uint32_t divide_up(uint64_t n, uint32_t by)
+{
+    return (uint32_t)((n + by - 1) / by);
+}
+
+static uint32_t float_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static bool is_sweep(const lf_op *op)
+{
+    return op->kind == LF_OP_SGD || op->kind == LF_OP_ADAM;
+}
+
+static uint64_t round_up(uint64_t bytes)
+{
+    return (bytes + 15) / 16 * 16; // whole groups of four words; tensors start at multiples of 256 bytes
+}
+
+// Bytes of the optimizer's block that one dispatch may sweep over.
+static uint64_t sweep_bytes(const vk_device *dev)
+{
+    return vk_max_operand(&dev->properties.limits, dev->base.info.hardware_gpu);
+}
+
+static void use(vk_call *call, const lf_program *prog, const lf_op *op, unsigned operand, vk_view view)
+{
+    const lf_tensor *tensor = lf_op_tensor(prog, op, operand);
+    if (!tensor)
+        return;
+    call->operands[operand].region = tensor->region;
+    call->operands[operand].offset = tensor->offset;
+    call->operands[operand].size = round_up(lf_tensor_bytes(tensor));
+    call->operands[operand].view = view;
+}
+
+// A grid of `groups` workgroups, folded where one row of them would be too long.
+static void set_groups(const vk_device *dev, vk_call *call, uint32_t groups)
+{
+    uint32_t limit = dev->properties.limits.maxComputeWorkGroupCount[0];
+    uint32_t lines = divide_up(groups, limit);
+    call->groups[0] = divide_up(groups, lines);
+    call->groups[1] = lines;
+}
+
+static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    const lf_tensor *y = lf_op_tensor(prog, op, LF_GATHER_Y);
+    uint32_t target_words = y ? y->cols : 0;
+    lf_dtype stored = lf_op_tensor(prog, op, LF_GATHER_DATA)->type;
+    bool quads = op->inputs % 4 == 0;
+    bool is_signed = stored == LF_I8 || stored == LF_I16 || stored == LF_I32;
+    use(call, prog, op, LF_GATHER_DATA, VIEW_WORD);
+    use(call, prog, op, LF_GATHER_TARGETS, VIEW_WORD);
+    use(call, prog, op, LF_GATHER_SCALING, quads ? VIEW_FLOAT4 : VIEW_FLOAT);
+    use(call, prog, op, LF_GATHER_ORDER, VIEW_WORD);
+    use(call, prog, op, LF_GATHER_SCHEDULE, VIEW_WORD4);
+    use(call, prog, op, LF_GATHER_X, VIEW_FLOAT);
+    use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
+    uint32_t lanes = dev->tiles.sweep_lanes;
+    const uint32_t spec[] = { lanes, quads, 8 * (uint32_t)lf_dtype_size(stored), stored == LF_F32 ? 2 : is_signed };
+    const uint32_t push[] = { 0, op->rows, op->inputs, target_words };
+    memcpy(call->spec, spec, sizeof spec);
+    memcpy(call->push, push, sizeof push);
+    set_groups(dev, call, divide_up((uint64_t)op->rows * (divide_up(op->inputs, 4) + target_words), lanes));
+}
+
+// sum (rows, columns) over depth; see product.glsl.
+static void set_product(const vk_device *dev, const lf_op *op, vk_call *call, uint32_t rows, uint32_t columns,
+                        uint32_t depth, uint32_t left_width, uint32_t right_width)
+{
+    const vk_tiles *tiles = &dev->tiles;
+    uint32_t quads = columns > tiles->lanes * 4 ? tiles->quads : 1;
+    const uint32_t spec[] = { tiles->lanes,          tiles->bands,         tiles->rows,    quads, left_width % 4 == 0,
+                              right_width % 4 == 0,  columns % 4 == 0,     op->activation };
+    const uint32_t push[] = { 0, rows, columns, depth, float_bits(op->alpha) };
+    memcpy(call->spec, spec, sizeof spec);
+    memcpy(call->push, push, sizeof push);
+    call->groups[0] = divide_up(columns, tiles->lanes * quads * 4);
+    call->groups[1] = divide_up(rows, tiles->bands * tiles->rows);
+}
+
+static vk_view float_view(uint32_t width)
+{
+    return width % 4 == 0 ? VIEW_FLOAT4 : VIEW_FLOAT;
+}
+
+static void lower_linear(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_product(dev, op, call, op->rows, op->outputs, op->inputs, op->inputs, op->outputs);
+    use(call, prog, op, LF_LINEAR_X, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_KERNEL, float_view(op->outputs));
+    use(call, prog, op, LF_LINEAR_BIAS, float_view(op->outputs));
+    use(call, prog, op, LF_LINEAR_Y, VIEW_FLOAT);
+    use(call, prog, op, LF_LINEAR_Z, VIEW_FLOAT);
+    call->spec[8] = op->operands[LF_LINEAR_Z] != LF_NO_TENSOR;
+}
+
+static void lower_linear_dx(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_product(dev, op, call, op->rows, op->inputs, op->outputs, op->outputs, op->outputs);
+    use(call, prog, op, LF_LINEAR_DX_DY, float_view(op->outputs));
+    use(call, prog, op, LF_LINEAR_DX_KERNEL, float_view(op->outputs));
+    use(call, prog, op, LF_LINEAR_DX_SAVED, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_DX_DX, VIEW_FLOAT);
+}
+
+static void lower_linear_dw(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_product(dev, op, call, op->inputs, op->outputs, op->rows, op->inputs, op->outputs);
+    use(call, prog, op, LF_LINEAR_DW_X, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_DW_DY, float_view(op->outputs));
+    use(call, prog, op, LF_LINEAR_DW_DKERNEL, VIEW_FLOAT);
+    use(call, prog, op, LF_LINEAR_DW_DBIAS, VIEW_FLOAT);
+}
+
+static void set_sweep(const vk_device *dev, vk_call *call, uint32_t quads)
+{
+    call->spec[0] = dev->tiles.sweep_lanes;
+    call->spec[1] = dev->tiles.sweep_items;
+    call->push[1] = quads;
+    set_groups(dev, call, divide_up(quads, dev->tiles.sweep_lanes * dev->tiles.sweep_items));
+}
+
+static void lower_activation(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_sweep(dev, call, divide_up((uint64_t)op->rows * op->outputs, 4));
+    call->spec[2] = op->activation;
+    call->push[2] = float_bits(op->alpha);
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        use(call, prog, op, i, VIEW_FLOAT4);
+}
+
+static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    uint32_t lanes = dev->tiles.loss_lanes, width = dev->tiles.sweep_lanes;
+    use(call, prog, op, LF_LOSS_Z, VIEW_FLOAT);
+    use(call, prog, op, LF_LOSS_TARGET, op->kind == LF_OP_MSE ? VIEW_FLOAT : VIEW_WORD);
+    use(call, prog, op, LF_LOSS_SCHEDULE, VIEW_WORD4);
+    use(call, prog, op, LF_LOSS_METRICS, VIEW_FLOAT);
+    use(call, prog, op, LF_LOSS_DZ, VIEW_FLOAT);
+    const uint32_t spec[] = { width, lanes, op->operands[LF_LOSS_DZ] != LF_NO_TENSOR };
+    const uint32_t push[] = { 0, op->rows, op->outputs };
+    memcpy(call->spec, spec, sizeof spec);
+    memcpy(call->push, push, sizeof push);
+    set_groups(dev, call, divide_up((uint64_t)op->rows * lanes, width));
+}
+
+// Part `part` of the sweep over the optimizer's block.
+static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+{
+    uint64_t most = sweep_bytes(dev), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
+    uint64_t bytes = rest < most ? rest : most;
+    for (unsigned i = LF_UPDATE_GRADS; i <= LF_UPDATE_V; i++) {
+        use(call, prog, op, i, VIEW_FLOAT4);
+        if (call->operands[i].size) {
+            call->operands[i].offset += from;
+            call->operands[i].size = round_up(bytes);
+        }
+    }
+    use(call, prog, op, LF_UPDATE_SCHEDULE, VIEW_WORD4);
+    set_sweep(dev, call, divide_up(bytes, 16));
+    if (op->kind == LF_OP_SGD) {
+        call->spec[2] = op->operands[LF_UPDATE_M] != LF_NO_TENSOR;
+        call->spec[3] = op->nesterov;
+        call->push[2] = float_bits(op->momentum);
+        call->push[3] = float_bits(op->weight_decay);
+    } else {
+        const float push[] = { op->beta1, op->beta2, op->eps, op->weight_decay, 1 - op->beta1, 1 - op->beta2 };
+        call->spec[2] = op->decoupled;
+        memcpy(call->push + 2, push, sizeof push);
+    }
+}
+
+uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_op *op, lf_error *err)
+{
+    const char *device = dev->properties.deviceName;
+    uint64_t most = sweep_bytes(dev);
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
+        const lf_tensor *tensor = lf_op_tensor(prog, op, i);
+        bool cut = is_sweep(op) && i != LF_UPDATE_SCHEDULE;
+        if (tensor && !cut && lf_tensor_bytes(tensor) > most) {
+            lf_error_set(err, LF_EUNSUPPORTED,
+                         "%s: %s (%u, %u) takes %zu bytes, and an operand may span at most %llu on this device", device,
+                         tensor->name, tensor->rows, tensor->cols, lf_tensor_bytes(tensor), (unsigned long long)most);
+            return 0;
+        }
+    }
+    if (is_sweep(op))
+        return divide_up((uint64_t)op->outputs * sizeof(float), (uint32_t)(most < UINT32_MAX ? most : 0xffffff00u));
+    vk_call call;
+    vk_lower(dev, prog, op, 0, &call);
+    for (unsigned i = 0; i < 2; i++)
+        if (call.groups[i] > dev->properties.limits.maxComputeWorkGroupCount[i]) {
+            lf_error_set(err, LF_EUNSUPPORTED, "%s: %s needs %u workgroups, and %u are possible on this device", device,
+                         vk_kernel_name(op->kind), call.groups[i], dev->properties.limits.maxComputeWorkGroupCount[i]);
+            return 0;
+        }
+    return 1;
+}
+
+void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+{
+    *call = (vk_call){ .kernel = op->kind };
+    switch (op->kind) {
+    case LF_OP_GATHER: lower_gather(dev, prog, op, call); break;
+    case LF_OP_LINEAR: lower_linear(dev, prog, op, call); break;
+    case LF_OP_LINEAR_DX: lower_linear_dx(dev, prog, op, call); break;
+    case LF_OP_LINEAR_DW: lower_linear_dw(dev, prog, op, call); break;
+    case LF_OP_ACTIVATION:
+    case LF_OP_ACTIVATION_DX: lower_activation(dev, prog, op, call); break;
+    case LF_OP_CROSS_ENTROPY:
+    case LF_OP_MSE: lower_loss(dev, prog, op, call); break;
+    case LF_OP_SGD:
+    case LF_OP_ADAM: lower_update(dev, prog, op, part, call); break;
+    case LF_OP_COUNT: break;
+    }
+}
+
+void vk_lower_advance(const lf_program *prog, vk_call *call)
+{
+    const lf_tensor *schedule = &prog->tensors[prog->schedule];
+    *call = (vk_call){ .kernel = KERNEL_ADVANCE, .groups = { 1, 1 } };
+    call->operands[0].region = schedule->region;
+    call->operands[0].offset = schedule->offset;
+    call->operands[0].size = LF_SCHEDULE_HEADER_WORDS * sizeof(uint32_t);
+}

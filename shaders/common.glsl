@@ -1,0 +1,65 @@
+// What every kernel shares: how operands are read and written.
+//
+// Binding numbers are the operand positions of program.h. A `storage` build reads and writes storage buffers. A `texel`
+// build (LF_TEXEL) reads through texel buffers at LF_OPERAND_MAX + position, and writes storage buffers: lavapipe
+// gathers texels with vector code, but loads from storage buffers lane by lane. There the host chooses the view's
+// format, so one declaration serves LF_LOAD (one word an index) or LF_LOAD4 (four), not both in one pipeline.
+#extension GL_GOOGLE_include_directive : require
+#include "abi.h"
+
+#define LF_OPERAND_MAX 7
+
+#ifdef LF_TEXEL
+#define LF_READ(slot, name)       layout(binding = LF_OPERAND_MAX + slot) uniform textureBuffer name##_view;
+#define LF_READ_WORDS(slot, name) layout(binding = LF_OPERAND_MAX + slot) uniform utextureBuffer name##_view;
+#define LF_LOAD(name, at)         texelFetch(name##_view, int(at)).x
+#define LF_LOAD4(name, at)        texelFetch(name##_view, int(at))
+#define LF_UPDATE4(slot, name)    LF_READ(slot, name) LF_WRITE(slot, name)
+#else
+#define LF_READ_AS(slot, name, word, quad)                                                  \
+    layout(binding = slot, std430) readonly buffer name##_read { word name##_view[]; };     \
+    layout(binding = slot, std430) readonly buffer name##_read4 { quad name##_view4[]; };
+#define LF_READ(slot, name)       LF_READ_AS(slot, name, float, vec4)
+#define LF_READ_WORDS(slot, name) LF_READ_AS(slot, name, uint, uvec4)
+#define LF_LOAD(name, at)         name##_view[at]
+#define LF_LOAD4(name, at)        name##_view4[at]
+#define LF_UPDATE4(slot, name)    layout(binding = slot, std430) buffer name##_block { vec4 name##_view4[]; };
+#endif
+
+#define LF_WRITE(slot, name)                                                                \
+    layout(binding = slot, std430) writeonly buffer name##_write { float name##_out[]; };   \
+    layout(binding = slot, std430) writeonly buffer name##_write4 { vec4 name##_out4[]; };
+#define LF_STORE(name, at, value)  name##_out[at] = value
+#define LF_STORE4(name, at, value) name##_out4[at] = value
+
+// For operands declared by LF_UPDATE4.
+#ifdef LF_TEXEL
+#define LF_REPLACE4(name, at, value) name##_out4[at] = value
+#else
+#define LF_REPLACE4(name, at, value) name##_view4[at] = value
+#endif
+
+// Words at, at + 1, … at + 3 of a matrix (rows, width), where `column` is the column of the first: one load if rows are
+// multiples of four words, else one a word that never leaves the row.
+#define LF_LOAD_QUAD(quads, name, at, column, width)                                        \
+    (quads ? LF_LOAD4(name, (at) / 4)                                                       \
+           : vec4(LF_LOAD(name, at), LF_LOAD(name, (at) + min(1u, (width) - 1 - (column))), \
+                  LF_LOAD(name, (at) + min(2u, (width) - 1 - (column))),                    \
+                  LF_LOAD(name, (at) + min(3u, (width) - 1 - (column)))))
+
+// The counterpart for stores: words past the row's end are dropped.
+#define LF_STORE_QUAD(quads, name, at, column, width, value)                                \
+    if (quads) {                                                                            \
+        LF_STORE4(name, (at) / 4, value);                                                   \
+    } else {                                                                                \
+        for (uint word_ = 0; word_ < 4; word_++)                                            \
+            if ((column) + word_ < (width))                                                 \
+                LF_STORE(name, (at) + word_, (value)[word_]);                               \
+    }
+
+// This invocation's number in a dispatch that is folded into two dimensions.
+uint lf_invocation()
+{
+    uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    return group * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+}

@@ -1,0 +1,70 @@
+#version 450
+// gather: x[i] = data[order[first + i]] * scale + offset, y[i] = targets[order[first + i]], for the batch's row i
+// data (resident rows, features) as stored, targets (resident rows, target_words), scaling (2, features), order
+// (positions), x (batch, features), y (batch, target_words). Rows past the schedule's are zero.
+// One invocation converts four neighbouring features of one row of x, or copies one word of y.
+#include "common.glsl"
+#define LF_SCHEDULE_SLOT 4
+LF_READ_WORDS(0, data)
+LF_READ_WORDS(1, targets)
+LF_READ(2, scaling)
+LF_READ_WORDS(3, order)
+#include "schedule.glsl"
+LF_WRITE(5, x)
+layout(binding = 6, std430) writeonly buffer y_write { uint y_out[]; };
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const bool QUADS = false; // features are a multiple of four
+layout(constant_id = 2) const uint BITS = 32;     // of a stored element
+layout(constant_id = 3) const uint KIND = 0;      // 0 unsigned, 1 signed, 2 float
+layout(push_constant) uniform Push { uint step, batch, features, target_words; };
+
+float convert(uint bits)
+{
+    return KIND == 2 ? uintBitsToFloat(bits) : KIND == 1 ? float(int(bits)) : float(bits);
+}
+
+// Element `at` of `word`, which holds 32 / BITS elements of which `at` is one.
+float unpack(uint word, uint at)
+{
+    int shift = int(at % (32 / BITS) * BITS);
+    if (BITS == 32)
+        return convert(word);
+    return KIND == 1 ? convert(uint(bitfieldExtract(int(word), shift, int(BITS))))
+                     : convert(bitfieldExtract(word, shift, int(BITS)));
+}
+
+vec4 load4(uint row, uint feature)
+{
+    vec4 value;
+    uint word = 0;
+    for (uint i = 0; i < 4; i++) {
+        uint at = row * features + min(feature + i, features - 1);
+        if (!QUADS || i * BITS % 32 == 0)
+            word = LF_LOAD(data, at / (32 / BITS));
+        value[i] = unpack(word, at);
+    }
+    return value;
+}
+
+void main()
+{
+    uint quads = (features + 3) / 4, at = lf_invocation();
+    lf_schedule_row now = lf_schedule_at(lf_schedule_position(step));
+    if (at < batch * quads) {
+        uint row = at / quads, feature = at % quads * 4, to = row * features + feature;
+        vec4 value = vec4(0);
+        if (row < now.rows) {
+            vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, features);
+            vec4 offset = LF_LOAD_QUAD(QUADS, scaling, features + feature, feature, features);
+            value = load4(LF_LOAD(order, now.first + row), feature) * scale + offset;
+        }
+        LF_STORE_QUAD(QUADS, x, to, feature, features, value)
+    } else if (at - batch * quads < batch * target_words) {
+        uint to = at - batch * quads, row = to / target_words;
+        uint value = 0;
+        if (row < now.rows)
+            value = LF_LOAD(targets, LF_LOAD(order, now.first + row) * target_words + to % target_words);
+        y_out[to] = value;
+    }
+}

@@ -1,0 +1,113 @@
+// The matrix product that linear, linear_dx and linear_dw share:
+//   sum (rows, columns) = left (rows, depth) · right (depth, columns)
+// LF_PRODUCT says how the factors lie in memory:
+//   LF_PLAIN        left (rows, depth), right (depth, columns)
+//   LF_RIGHT_TURNED left (rows, depth), right (columns, depth)
+//   LF_LEFT_TURNED  left (depth, rows), right (depth, columns)
+// A workgroup is LANES x BANDS invocations, lanes along the columns. An invocation owns ROWS rows and QUADS groups of
+// four columns, in registers, and sums over the depth in order; neighbouring lanes own neighbouring columns. Rows and
+// columns past the edge repeat the last one, and their sums are not stored.
+// The includer declares `left` and `right` before, and defines store() and, for column sums of `right`, LF_COLUMN_SUMS.
+#define LF_PLAIN        0
+#define LF_RIGHT_TURNED 1
+#define LF_LEFT_TURNED  2
+
+layout(local_size_x_id = 0, local_size_y_id = 1) in;
+layout(constant_id = 2) const uint ROWS = 8;
+layout(constant_id = 3) const uint QUADS = 2;
+layout(constant_id = 4) const bool LEFT_QUADS = false;   // the left factor's width is a multiple of four
+layout(constant_id = 5) const bool RIGHT_QUADS = false;  // the right factor's is
+layout(constant_id = 6) const bool RESULT_QUADS = false; // the columns are
+layout(constant_id = 7) const uint ACTIVATION = 0;
+layout(push_constant) uniform Push { uint step, rows, columns, depth; float alpha; };
+
+// One quad of the result, of which column `column` and row `row` are inside.
+void store(uint row, uint column, vec4 sum);
+
+#if LF_PRODUCT == LF_LEFT_TURNED
+const uint DEPTH_STEP = 1;
+#else
+const uint DEPTH_STEP = LEFT_QUADS ? 4 : 1; // the factors turned towards the depth are read four deep
+#endif
+
+#if LF_PRODUCT == LF_RIGHT_TURNED
+// right[k … k+3][column … column+3]; only the first row counts where DEPTH_STEP is 1.
+mat4 load_right(uint k, uint column)
+{
+    mat4 turned;
+    for (uint i = 0; i < 4; i++) {
+        uint at = min(column + i, columns - 1) * depth + k;
+        turned[i] = RIGHT_QUADS ? LF_LOAD4(right, at / 4) : vec4(LF_LOAD(right, at));
+    }
+    return transpose(turned);
+}
+#endif
+
+void main()
+{
+    const uint LANES = gl_WorkGroupSize.x;
+    uint first_row = (gl_WorkGroupID.y * gl_WorkGroupSize.y + gl_LocalInvocationID.y) * ROWS;
+    uint first_column = (gl_WorkGroupID.x * LANES * QUADS + gl_LocalInvocationID.x) * 4;
+
+    uint column[QUADS]; // inside the matrix, whatever the lane
+    for (uint q = 0; q < QUADS; q++)
+        column[q] = min(first_column + q * LANES * 4, RESULT_QUADS ? columns - 4 : columns - 1);
+
+    vec4 sum[ROWS * QUADS];
+    for (uint i = 0; i < ROWS * QUADS; i++)
+        sum[i] = vec4(0);
+#ifdef LF_COLUMN_SUMS
+    vec4 column_sum[QUADS];
+    for (uint q = 0; q < QUADS; q++)
+        column_sum[q] = vec4(0);
+#endif
+
+    for (uint k = 0; k < depth; k += DEPTH_STEP) {
+#if LF_PRODUCT == LF_LEFT_TURNED
+        vec4 left_part[ROWS / 4]; // rows along the vector
+        for (uint i = 0; i < ROWS / 4; i++) {
+            uint row = min(first_row + i * 4, LEFT_QUADS ? rows - 4 : rows - 1);
+            left_part[i] = LF_LOAD_QUAD(LEFT_QUADS, left, k * rows + row, row, rows);
+        }
+#define LEFT(i, d) left_part[i / 4][i % 4]
+#else
+        vec4 left_part[ROWS]; // depth along the vector
+        for (uint i = 0; i < ROWS; i++) {
+            uint at = min(first_row + i, rows - 1) * depth + k;
+            left_part[i] = LEFT_QUADS ? LF_LOAD4(left, at / 4) : vec4(LF_LOAD(left, at));
+        }
+#define LEFT(i, d) left_part[i][d]
+#endif
+        for (uint q = 0; q < QUADS; q++) {
+#if LF_PRODUCT == LF_RIGHT_TURNED
+            mat4 right_part = load_right(k, column[q]);
+#endif
+            for (uint d = 0; d < DEPTH_STEP; d++) {
+#if LF_PRODUCT == LF_RIGHT_TURNED
+                vec4 right_row = right_part[d];
+#else
+                uint at = (k + d) * columns + column[q];
+                vec4 right_row = LF_LOAD_QUAD(RIGHT_QUADS, right, at, column[q], columns);
+#endif
+                for (uint i = 0; i < ROWS; i++)
+                    sum[i * QUADS + q] += LEFT(i, d) * right_row;
+#ifdef LF_COLUMN_SUMS
+                column_sum[q] += right_row;
+#endif
+            }
+        }
+    }
+
+    for (uint q = 0; q < QUADS; q++) {
+        uint at = first_column + q * LANES * 4;
+        if (at >= columns)
+            break;
+        for (uint i = 0; i < ROWS; i++)
+            if (first_row + i < rows)
+                store(first_row + i, at, sum[i * QUADS + q]);
+#ifdef LF_COLUMN_SUMS
+        if (first_row == 0)
+            store_column_sum(at, column_sum[q]);
+#endif
+    }
+}

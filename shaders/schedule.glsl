@@ -1,0 +1,17 @@
+// The schedule's row of this step. Define LF_SCHEDULE_SLOT, the operand's position, before the include; the push
+// constants hold `step`, the number of the step within the submission.
+LF_READ_WORDS(LF_SCHEDULE_SLOT, schedule)
+
+// Row of the stretch that this step stands at.
+uint lf_schedule_position(uint step)
+{
+    return LF_LOAD4(schedule, 0).x + step;
+}
+
+lf_schedule_row lf_schedule_at(uint position)
+{
+    uint at = (LF_SCHEDULE_HEADER_WORDS + position * LF_SCHEDULE_ROW_WORDS) / 4;
+    uvec4 low = LF_LOAD4(schedule, at), high = LF_LOAD4(schedule, at + 1);
+    return lf_schedule_row(low.x, low.y, uintBitsToFloat(low.z), uintBitsToFloat(low.w), uintBitsToFloat(high.x),
+                           uintBitsToFloat(high.y), high.z, high.w);
+}
