@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/dataset_parts.h"
+#include "io/h5_write.h"
 
 static const char *const part_names[LF_PART_COUNT] = { "train", "valid", "test" };
 
@@ -266,7 +267,21 @@ static bool fill_parts(lf_dataset *data, lf_error *err)
     return parts_agree(data, err);
 }
 
-lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err)
+// A file in memory that holds the rows as /test/x.
+static hid_t make_rows(const float *x, uint64_t rows, uint32_t features, lf_error *err)
+{
+    const hsize_t dims[] = { rows, features };
+    hid_t file = lf_h5_memory_create(rows * features * sizeof *x, err);
+    if (file >= 0 && !lf_h5_write_array(file, "/test/x", H5T_NATIVE_FLOAT, H5T_NATIVE_FLOAT, 2, dims, x, err)) {
+        H5Fclose(file);
+        return -1;
+    }
+    return file;
+}
+
+// `x` NULL: from spec->file; else spec->file is only the name of `x` (rows, features) in messages.
+static lf_dataset *open_dataset(const lf_dataset_spec *spec, const float *x, uint64_t rows, uint32_t features,
+                                lf_error *err)
 {
     bool split;
     if (!spec_check(spec, &split, err))
@@ -285,7 +300,7 @@ lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err)
     }
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    data->h5 = lf_h5_file_open(data->file, err);
+    data->h5 = x ? make_rows(x, rows, features, err) : lf_h5_file_open(data->file, err);
     bool good = data->h5 >= 0 && (spec->x ? open_pair(data, 0, spec->x, spec->y, err) : open_standard(data, err));
     good = good && (!split || cut_parts(data, spec, err)) && lf_dataset_attributes(data, err);
     lf_h5_leave(&scope);
@@ -294,6 +309,16 @@ lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err)
         return NULL;
     }
     return data;
+}
+
+lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err)
+{
+    return open_dataset(spec, NULL, 0, 0, err);
+}
+
+lf_dataset *lf_dataset_from_rows(const char *name, const float *x, uint64_t rows, uint32_t features, lf_error *err)
+{
+    return open_dataset(&(lf_dataset_spec){ .file = name }, x, rows, features, err);
 }
 
 void lf_dataset_close(lf_dataset *data)

@@ -44,6 +44,8 @@ typedef struct lf_dataset lf_dataset;
 // are whole numbers, not negative) but not x. NULL on failure, with the path in the message.
 lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err);
 void lf_dataset_close(lf_dataset *data);
+// A copy of rows in memory, x (rows, features), as the part `test`, without targets; `name` stands in messages.
+lf_dataset *lf_dataset_from_rows(const char *name, const float *x, uint64_t rows, uint32_t features, lf_error *err);
 
 // A part with rows, or NULL with a message that lists the parts the file has.
 const lf_part *lf_dataset_part(const lf_dataset *data, lf_part_id id, lf_error *err);
@@ -58,8 +60,8 @@ bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size
 bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, void *x, void *y,
                           lf_error *err);
 
-// sha256 over the logical content (type class, shape, little-endian values as stored) of the object at `path` in `file`,
-// or of every data set below it if it is a group: independent of chunking, filters, dates and byte order.
+// sha256 over the logical content (type, shape, attributes, values) of the object at `path` in `file`, or of everything
+// below it if it is a group: independent of chunking, filters, dates, byte order, and of where the object stands.
 bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *err);
 
 #endif

@@ -1,0 +1,58 @@
+// The Lua module `lavaflow.core`: thin functions that check, call and return. lua/lavaflow/*.lua is its only user; what
+// scripts see is documented there.
+//
+// C frees everything it holds before Lua may raise, since lua_error jumps: functions read their arguments first, then
+// call, then free, then raise.
+#ifndef LF_BINDING_BINDING_H
+#define LF_BINDING_BINDING_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "core/error.h"
+#include "device/device.h"
+#include "io/dataset.h"
+#include "io/run_file.h"
+#include "program/model.h"
+
+#define LF_MODEL_TYPE   "lavaflow.model"
+#define LF_DATASET_TYPE "lavaflow.dataset"
+#define LF_PART_TYPE    "lavaflow.part"
+#define LF_RUN_TYPE     "lavaflow.run"
+
+// Raises with the error's text.
+int lf_raise(lua_State *L, const lf_error *err);
+
+// Fields of the table at `index`. Absent ones give the default; wrong types or ranges raise, naming the field.
+lua_Integer lf_field_integer(lua_State *L, int index, const char *name, lua_Integer otherwise, lua_Integer least,
+                             lua_Integer most);
+double lf_field_number(lua_State *L, int index, const char *name, double otherwise);
+bool lf_field_boolean(lua_State *L, int index, const char *name, bool otherwise);
+const char *lf_field_string(lua_State *L, int index, const char *name, const char *otherwise); // borrowed of the table
+
+// Set a field of the table on top of the stack. Absent values (NaN, empty text) set nothing.
+void lf_set_number(lua_State *L, const char *name, double value);
+void lf_set_integer(lua_State *L, const char *name, uint64_t value);
+void lf_set_string(lua_State *L, const char *name, const char *value);
+
+void lf_push_device_info(lua_State *L, const lf_device_info *info); // a table
+
+// Handles. The check functions raise for another type or a closed handle.
+lf_model *lf_check_model(lua_State *L, int index);
+lf_run *lf_check_run(lua_State *L, int index);
+lf_model *lf_field_model(lua_State *L, int index);                     // field `model`
+// Field `name` as a part of an open data set; false: absent.
+bool lf_field_part(lua_State *L, int index, const char *name, lf_dataset **data, lf_part_id *part);
+
+// Makes a metatable with methods as __index, and __gc, __close and close() that call `close`.
+void lf_new_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *meta, lua_CFunction close);
+
+// Each file's functions, added to the module's table on top of the stack.
+void lf_open_model(lua_State *L);
+void lf_open_dataset(lua_State *L);
+void lf_open_train(lua_State *L);
+void lf_open_evaluate(lua_State *L);
+void lf_open_run(lua_State *L);
+void lf_open_h5(lua_State *L);
+
+#endif

@@ -1,0 +1,128 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "binding/binding.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "io/import.h"
+
+static int sha256(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    lf_error err;
+    char hex[65];
+    lf_hash *hash = lf_hash_create(&err);
+    if (!hash)
+        return lf_raise(L, &err);
+    lf_hash_update(hash, text, size);
+    lf_hash_finish(hash, hex);
+    lf_hash_destroy(hash);
+    lua_pushstring(L, hex);
+    return 1;
+}
+
+static int devices(lua_State *L)
+{
+    enum { CAPACITY = 64 };
+    lf_device_info *infos = lua_newuserdatauv(L, CAPACITY * sizeof *infos, 0);
+    memset(infos, 0, CAPACITY * sizeof *infos);
+    size_t count = lf_device_list(infos, CAPACITY);
+    lua_createtable(L, (int)count, 0);
+    for (size_t i = 0; i < count; i++) {
+        lf_push_device_info(L, &infos[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+static int import_mnist(lua_State *L)
+{
+    const char *folder = luaL_checkstring(L, 1), *out = luaL_checkstring(L, 2);
+    lf_error err;
+    return lf_import_mnist(folder, out, &err) ? 0 : lf_raise(L, &err);
+}
+
+// Where messages go. Messages may come from other threads, where Lua cannot run: they are kept and given to the
+// function at the next call of core.log_flush, or at once on the thread that set it.
+typedef struct log_line {
+    struct log_line *next;
+    lf_log_level level;
+    char text[];
+} log_line;
+static log_line *log_first, **log_last = &log_first;
+
+static void keep_line(void *user, lf_log_level level, const char *text)
+{
+    (void)user; // lf_log holds a lock during the call
+    size_t size = strlen(text) + 1;
+    log_line *line = malloc(sizeof *line + size);
+    if (!line)
+        return;
+    line->next = NULL;
+    line->level = level;
+    memcpy(line->text, text, size);
+    *log_last = line;
+    log_last = &line->next;
+}
+
+// core.log_lines() → array of { level, text } since the last call.
+static int log_lines(lua_State *L)
+{
+    static const char *const names[] = { "error", "warn", "info", "debug" };
+    lf_log_to(NULL, NULL);
+    lua_newtable(L);
+    for (lua_Integer i = 1; log_first; i++) {
+        log_line *line = log_first;
+        lua_createtable(L, 0, 2);
+        lf_set_string(L, "level", names[line->level]);
+        lf_set_string(L, "text", line->text);
+        lua_rawseti(L, -2, i);
+        log_first = line->next;
+        free(line);
+    }
+    log_last = &log_first;
+    lf_log_to(keep_line, NULL);
+    return 1;
+}
+
+static int forget_log(lua_State *L)
+{
+    (void)L;
+    lf_log_to(NULL, NULL);
+    while (log_first) {
+        log_line *line = log_first;
+        log_first = line->next;
+        free(line);
+    }
+    log_last = &log_first;
+    return 0;
+}
+
+// Lua finds this name.
+__attribute__((visibility("default"))) int luaopen_lavaflow_core(lua_State *L);
+
+int luaopen_lavaflow_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "sha256", sha256 },       { "devices", devices },     { "import_mnist", import_mnist },
+        { "log_lines", log_lines }, { NULL, NULL },
+    };
+    luaL_newlib(L, functions);
+    lf_set_string(L, "version", LF_VERSION);
+    lf_open_model(L);
+    lf_open_dataset(L);
+    lf_open_train(L);
+    lf_open_evaluate(L);
+    lf_open_run(L);
+    lf_open_h5(L);
+
+    lf_log_to(keep_line, NULL);
+    lua_newuserdatauv(L, 0, 0); // its collection, at the state's end, leaves no sink behind
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, forget_log);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, "lavaflow.log");
+    return 1;
+}
