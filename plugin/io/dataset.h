@@ -14,28 +14,28 @@ typedef enum lf_part_id { LF_PART_TRAIN, LF_PART_VALID, LF_PART_TEST, LF_PART_CO
 
 typedef struct lf_dataset_spec {
     const char *file;
-    const char *x, *y;               // object paths; NULL x: the standard layout /train/x, /train/y, /valid/…, /test/…
-    double split[LF_PART_COUNT];     // fractions of the rows named by x, y; all zero: every row is `train`, in order
-    uint64_t split_seed;             // the split is a pseudo-random partition of the rows, a function of this seed
-    const char *normalize;           // NULL, "standard" (mean 0, deviation 1 per feature over the training part) or
-                                     // "minmax" (0..1 per feature over the training part)
+    const char *x, *y;           // object paths; NULL x: the standard layout /train/x, /train/y, /valid/…, /test/…
+    double split[LF_PART_COUNT]; // fractions of the rows named by x, y; all zero: every row is `train`, in order
+    uint64_t split_seed;         // the split is a pseudo-random partition of the rows, a function of this seed
+    const char *normalize;       // NULL, "standard" (mean 0, deviation 1 per feature over the training part) or
+                                 // "minmax" (0..1 per feature over the training part)
 } lf_dataset_spec;
 
 typedef enum lf_target_kind { LF_TARGET_NONE, LF_TARGET_CLASSES, LF_TARGET_VALUES } lf_target_kind;
 
 // One part of a data set, as train/ sees it. Everything is owned by the data set.
 typedef struct lf_part {
-    const char *name;          // "train", "valid", "test"
-    const char *x_path;        // for messages and provenance: "datasets/mnist.h5:/train/x"
-    const char *y_path;        // NULL without targets
-    uint64_t rows;             // 0: the part is absent
-    uint32_t features;         // product of x's dimensions after the first
-    lf_dtype stored;           // type in which x is delivered; 8-byte and half types are delivered as f32
-    lf_target_kind target;     // integers (rows) are classes, floats too if y has @classes; all others are values
-    uint32_t outputs;          // values a row; 1 for classes
-    uint32_t classes;          // largest label of all parts + 1, or the length of @classes; 0 unless classes
-    const float *scale;        // (features): value = stored * scale + offset; attributes and `normalize` combined
-    const float *offset;       // (features)
+    const char *name;      // "train", "valid", "test"
+    const char *x_path;    // for messages and provenance: "datasets/mnist.h5:/train/x"
+    const char *y_path;    // NULL without targets
+    uint64_t rows;         // 0: the part is absent
+    uint32_t features;     // product of x's dimensions after the first
+    lf_dtype stored;       // type in which x is delivered; 8-byte and half types are delivered as f32
+    lf_target_kind target; // integers (rows) are classes, floats too if y has @classes; all others are values
+    uint32_t outputs;      // values a row; 1 for classes
+    uint32_t classes;      // largest label of all parts + 1, or the length of @classes; 0 unless classes
+    const float *scale;    // (features): value = stored * scale + offset; attributes and `normalize` combined
+    const float *offset;   // (features)
 } lf_part;
 
 typedef struct lf_dataset lf_dataset;
@@ -51,9 +51,9 @@ lf_dataset *lf_dataset_from_rows(const char *name, const float *x, uint64_t rows
 const lf_part *lf_dataset_part(const lf_dataset *data, lf_part_id id, lf_error *err);
 
 // Reads rows[0..count) of the part, in that order (a row may come twice): x as (count, features) of `stored`; y as u32
-// (count) for classes, as f32 (count, outputs) for values; y may be NULL. Rows in ascending runs are read in long pieces;
-// scattered rows of a chunked file inflate each chunk once per call, so one call for a window of many rows is much
-// faster than one a batch. Fails on NaN or infinity in x or y, naming object, row and column.
+// (count) for classes, as f32 (count, outputs) for values; y may be NULL. Rows in ascending runs are read in long
+// pieces; scattered rows of a chunked file inflate each chunk once per call, so one call for a window of many rows is
+// much faster than one a batch. Fails on NaN or infinity in x or y, naming object, row and column.
 bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, void *x, void *y,
                      lf_error *err);
 // The same for the consecutive rows first … first + count - 1.

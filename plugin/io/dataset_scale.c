@@ -172,7 +172,8 @@ bool lf_dataset_normalize(lf_dataset *data, const char *normalize, lf_error *err
             data->offset[id][i] = (float)(((double)data->offset[id][i] - zero) / unit);
             data->scale[id][i] = (float)((double)data->scale[id][i] / unit);
             if (!isfinite(data->offset[id][i]) || !isfinite(data->scale[id][i])) {
-                lf_error_set(err, LF_EDATA, "%s: normalize = \"%s\": feature %lu has no finite scale (zero %g, unit %g)",
+                lf_error_set(err, LF_EDATA,
+                             "%s: normalize = \"%s\": feature %lu has no finite scale (zero %g, unit %g)",
                              data->parts[id].x_path, normalize, (unsigned long)i, zero, unit);
                 good = false;
                 break;

@@ -255,8 +255,9 @@ static bool virtual_check(hid_t set, hid_t list, const char *where, int depth, l
             lf_h5_error(err, LF_EFORMAT, "%s: cannot read the virtual layout", where);
             good = false;
         } else if (strcmp(name, ".") != 0 || strchr(source, '%')) {
-            lf_error_set(err, LF_EUNSUPPORTED, "%s: is a virtual data set with values in %s:%s; other files are not read",
-                         where, name, source);
+            lf_error_set(err, LF_EUNSUPPORTED,
+                         "%s: is a virtual data set with values in %s:%s; other files are not read", where, name,
+                         source);
             good = false;
         } else {
             hid_t origin = lf_h5_dataset_open(file, where, source, H5P_DEFAULT, err);

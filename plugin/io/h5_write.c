@@ -70,11 +70,20 @@ hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err)
     return group;
 }
 
+// A group is not replaced: it holds other things.
 static bool remove_older(hid_t at, const char *path, lf_error *err)
 {
-    if (!lf_h5_exists(at, path) || H5Ldelete(at, path, H5P_DEFAULT) >= 0)
+    if (!lf_h5_exists(at, path))
         return true;
-    lf_h5_error(err, LF_EARG, "%s: cannot replace", path);
+    hid_t older = H5Oopen(at, path, H5P_DEFAULT);
+    bool is_group = H5Iget_type(older) == H5I_GROUP;
+    H5Oclose(older);
+    if (is_group)
+        lf_error_set(err, LF_EARG, "%s: is a group; it cannot become a value", path);
+    else if (H5Ldelete(at, path, H5P_DEFAULT) < 0)
+        lf_h5_error(err, LF_EARG, "%s: cannot replace", path);
+    else
+        return true;
     return false;
 }
 

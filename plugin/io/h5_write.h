@@ -13,7 +13,7 @@ void *lf_h5_memory_image(hid_t file, size_t *size, lf_error *err);
 // Opens the group at `path` below `at`, and makes it and those above it where they are missing.
 hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err);
 
-// Data sets at `path` below `at`; missing groups are made and an older object is replaced. `rank` 0: a scalar.
+// Data sets at `path` below `at`; missing groups are made and an older data set is replaced. `rank` 0: a scalar.
 // lf_h5_write_series: one-dimensional, extendable, in chunks, deflated.
 bool lf_h5_write_array(hid_t at, const char *path, hid_t file_type, hid_t memory_type, int rank, const hsize_t *dims,
                        const void *values, lf_error *err);

@@ -40,7 +40,8 @@ static bool read_bytes(gzFile in, idx *file, void *bytes, size_t size, lf_error 
         int code = Z_OK;
         const char *reason = gzerror(in, &code);
         if (got < 0 || (code != Z_OK && code != Z_BUF_ERROR)) {
-            lf_error_set(err, LF_EFORMAT, "%s: cannot read: %s", file->path, code == Z_ERRNO ? strerror(errno) : reason);
+            lf_error_set(err, LF_EFORMAT, "%s: cannot read: %s", file->path,
+                         code == Z_ERRNO ? strerror(errno) : reason);
             return false;
         }
         if (got == 0) {
@@ -78,8 +79,9 @@ static bool idx_read(idx *file, const char *folder, const char *name, uint32_t r
     if (!read_bytes(in, file, header, header_size, err))
         goto done;
     if (big_endian(header) != magic) {
-        lf_error_set(err, LF_EFORMAT, "%s: is not an IDX file of bytes in %u dimensions: it starts with 0x%08x, not 0x%08x",
-                     file->path, (unsigned)rank, (unsigned)big_endian(header), (unsigned)magic);
+        lf_error_set(err, LF_EFORMAT,
+                     "%s: is not an IDX file of bytes in %u dimensions: it starts with 0x%08x, not 0x%08x", file->path,
+                     (unsigned)rank, (unsigned)big_endian(header), (unsigned)magic);
         goto done;
     }
     for (uint32_t i = 0; i < rank; i++) {

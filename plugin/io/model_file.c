@@ -100,8 +100,9 @@ static bool tensors_write(hid_t group, const lf_file_tensor *tensors, size_t cou
         const char *name = tensor->name;
         if (!name || !*name || *name == '/' || name[0] == '.' || strstr(name, "/.") || strstr(name, "//") ||
             tensor->cols == 0 || lf_h5_exists(group, name)) {
-            lf_error_set(err, LF_EARG, "tensor %zu (\"%s\"): expects a new relative name and at least one column, has %lu",
-                         i, name ? name : "", (unsigned long)tensor->cols);
+            lf_error_set(err, LF_EARG,
+                         "tensor %zu (\"%s\"): expects a new relative name and at least one column, has %lu", i,
+                         name ? name : "", (unsigned long)tensor->cols);
             return false;
         }
         const hsize_t shape[] = { tensor->rows, tensor->cols };

@@ -16,25 +16,25 @@ typedef struct lf_file_tensor {
 
 // What a checkpoint holds beside the weights.
 typedef struct lf_train_state {
-    char optimizer[32];       // "adam", …
-    uint64_t optimizer_step;  // updates done
-    uint64_t epoch;           // epochs finished
-    uint64_t step;            // training steps done, from the start of the training
-    uint64_t position;        // rows already used of the epoch in progress
+    char optimizer[32];      // "adam", …
+    uint64_t optimizer_step; // updates done
+    uint64_t epoch;          // epochs finished
+    uint64_t step;           // training steps done, from the start of the training
+    uint64_t position;       // rows already used of the epoch in progress
     uint64_t seed;
-    char *schedule;           // JSON text; NULL: constant
-    double best;              // best value of the watched metric so far; NaN: none
-    char *options;            // JSON text of the training's options, to refuse a resume under others; may be NULL
-    lf_file_tensor *moments;  // owned
+    char *schedule;          // JSON text; NULL: constant
+    double best;             // best value of the watched metric so far; NaN: none
+    char *options;           // JSON text of the training's options, to refuse a resume under others; may be NULL
+    lf_file_tensor *moments; // owned
     size_t moment_count;
 } lf_train_state;
 
 typedef struct lf_model_file {
-    char *definition;         // JSON text: layers and their options
+    char *definition; // JSON text: layers and their options
     lf_file_tensor *tensors;
     size_t tensor_count;
-    lf_train_state *state;    // NULL in a plain model file
-    char digest[65];          // filled by read and write: lf_tensors_digest of `tensors`
+    lf_train_state *state; // NULL in a plain model file
+    char digest[65];       // filled by read and write: lf_tensors_digest of `tensors`
 } lf_model_file;
 
 // sha256 over the tensors sorted by name; of each its name with the closing zero, the number of dimensions and the

@@ -85,8 +85,9 @@ static bool tensor_read(const reader *in, hid_t set, const char *where, lf_file_
         lf_error_set(err, LF_EFORMAT, "%s: holds values of type %s; expects floats", where, lf_h5_type_name(type));
     } else if ((rank != 1 && rank != 2) || rows == 0 || cols == 0 || rows > UINT32_MAX || cols > UINT32_MAX ||
                rows > in->most / cols) {
-        lf_error_set(err, LF_EFORMAT, "%s: has rank %d, shape (%llu, %llu); expects one or two dimensions that fit the file",
-                     where, rank, (unsigned long long)rows, (unsigned long long)cols);
+        lf_error_set(err, LF_EFORMAT,
+                     "%s: has rank %d, shape (%llu, %llu); expects one or two dimensions that fit the file", where,
+                     rank, (unsigned long long)rows, (unsigned long long)cols);
     } else if (lf_h5_storage_check(set, where, err)) {
         tensor->rows = rank == 2 ? (uint32_t)rows : 0;
         tensor->cols = (uint32_t)cols;
@@ -139,7 +140,8 @@ static bool definition_read(const reader *in, lf_model_file *model, lf_error *er
     if (lf_h5_exists(in->file, "/model/definition")) {
         snprintf(where, sizeof where, "%s:/model/definition", in->path);
         hid_t set = lf_h5_dataset_open(in->file, in->path, "/model/definition", H5P_DEFAULT, err);
-        model->definition = set >= 0 && lf_h5_storage_check(set, where, err) ? lf_h5_dataset_text(set, where, err) : NULL;
+        model->definition =
+            set >= 0 && lf_h5_storage_check(set, where, err) ? lf_h5_dataset_text(set, where, err) : NULL;
         H5Dclose(set);
     } else {
         snprintf(where, sizeof where, "%s:/model", in->path);
@@ -154,8 +156,8 @@ static bool best_read(hid_t place, const char *where, double *best, lf_error *er
 {
     hid_t attribute = H5Aexists(place, "best") > 0 ? H5Aopen(place, "best", H5P_DEFAULT) : -1;
     hid_t space = H5Aget_space(attribute);
-    bool good = attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
-                H5Aread(attribute, H5T_NATIVE_DOUBLE, best) >= 0;
+    bool good =
+        attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_DOUBLE, best) >= 0;
     if (!good)
         lf_error_set(err, LF_EFORMAT, "%s@best: is missing or not a number", where);
     H5Sclose(space);

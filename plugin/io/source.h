@@ -13,9 +13,9 @@
 #include "io/h5.h"
 
 typedef struct lf_source {
-    char *where;       // "file:/object", for messages
+    char *where; // "file:/object", for messages
     hid_t set;
-    int rank;          // >= 1
+    int rank; // >= 1
     hsize_t dims[H5S_MAX_RANK];
     uint64_t rows;     // dims[0]
     uint32_t columns;  // product of the other dimensions

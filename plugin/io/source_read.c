@@ -50,8 +50,7 @@ static bool read_box(const lf_source *source, uint64_t first, size_t count, hsiz
     hid_t space = H5Dget_space(source->set);
     // Of the same rank as the file's: HDF5 is far slower between different ranks.
     hid_t memory = H5Screate_simple(source->rank, size, NULL);
-    bool good = space >= 0 && memory >= 0 &&
-                H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0 &&
+    bool good = space >= 0 && memory >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0 &&
                 H5Dread(source->set, type, memory, space, H5P_DEFAULT, out) >= 0;
     if (!good)
         lf_h5_error(err, LF_EFORMAT, "%s: cannot read rows %llu..%llu", source->where, (unsigned long long)first,
