@@ -1,0 +1,249 @@
+// All operations but the products: gather, losses, activations that stand alone, optimizers.
+#include <string.h>
+
+#include "cpu/activation.h"
+
+// x = stored · scale + offset, for one row of `cols` elements of C type `type`.
+#define CONVERT(number, type)                                   \
+    case number: {                                              \
+        const type *restrict from = (const type *)data + start; \
+        for (uint32_t j = 0; j < cols; j++)                     \
+            x[j] = (real)from[j] * scale[j] + offset[j];        \
+        break;                                                  \
+    }
+
+static void convert_row(lf_dtype stored, const void *data, size_t start, uint32_t cols, const float *restrict scale,
+                        const float *restrict offset, real *restrict x)
+{
+    switch (stored) {
+        CONVERT(LF_U8, uint8_t)
+        CONVERT(LF_I8, int8_t)
+        CONVERT(LF_U16, uint16_t)
+        CONVERT(LF_I16, int16_t)
+        CONVERT(LF_U32, uint32_t)
+        CONVERT(LF_I32, int32_t)
+        CONVERT(LF_F32, float)
+        CONVERT(LF_F64, double)
+    case LF_DTYPE_COUNT: break;
+    }
+}
+
+// The target of resident row `from` becomes row `to` of the batch.
+static void copy_target(const cpu_call *call, size_t from, size_t to)
+{
+    size_t cols = call->target_cols;
+    if (call->target == LF_U32) {
+        memcpy((uint32_t *)call->at[LF_GATHER_Y] + to * cols, (const uint32_t *)call->at[LF_GATHER_TARGETS] + from * cols,
+               cols * sizeof(uint32_t));
+    } else {
+        real *y = (real *)call->at[LF_GATHER_Y] + to * cols;
+        const float *target = (const float *)call->at[LF_GATHER_TARGETS] + from * cols;
+        for (size_t j = 0; j < cols; j++)
+            y[j] = target[j];
+    }
+}
+
+static void clear_row(const cpu_call *call, size_t row)
+{
+    size_t target_bytes = call->target_cols * (call->target == LF_U32 ? sizeof(uint32_t) : sizeof(real));
+    memset((real *)call->at[LF_GATHER_X] + row * call->cols, 0, call->cols * sizeof(real));
+    if (call->at[LF_GATHER_Y])
+        memset((char *)call->at[LF_GATHER_Y] + row * target_bytes, 0, target_bytes);
+}
+
+void CPU_NAME(gather)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    const uint32_t *order = (const uint32_t *)call->at[LF_GATHER_ORDER] + step->row->first;
+    const float *scale = call->at[LF_GATHER_SCALING];
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        if (i >= step->row->rows) {
+            clear_row(call, i);
+            continue;
+        }
+        size_t from = order[i];
+        convert_row(call->stored, call->at[LF_GATHER_DATA], from * tile.cols, tile.cols, scale, scale + tile.cols,
+                    (real *)call->at[LF_GATHER_X] + (size_t)i * tile.cols);
+        if (call->at[LF_GATHER_Y])
+            copy_target(call, from, i);
+    }
+}
+
+static real *metrics_of(const cpu_call *call, const cpu_step *step, uint32_t row)
+{
+    return (real *)call->at[LF_LOSS_METRICS] + (step->index * call->rows + row) * LF_METRIC_COUNT;
+}
+
+// A row past the batch's: it counts nowhere.
+static void skip_row(real *metrics, real *dz, uint32_t cols)
+{
+    metrics[LF_METRIC_LOSS] = metrics[LF_METRIC_HIT] = 0;
+    if (dz)
+        memset(dz, 0, cols * sizeof *dz);
+}
+
+// loss = log Σ exp(z - max) + max - z[label]; dz = (softmax(z) - onehot(label)) / rows
+static void cross_entropy_row(uint32_t cols, const real *restrict z, uint32_t label, real inv_rows, real *metrics,
+                              real *restrict dz)
+{
+    uint32_t best = 0;
+    bool nan = false;
+    for (uint32_t j = 0; j < cols; j++) {
+        best = z[j] > z[best] ? j : best;
+        nan |= isnan(z[j]);
+    }
+    real max = z[best], sum = 0;
+    for (uint32_t j = 0; j < cols; j++)
+        sum += R(exp)(z[j] - max);
+    // A label that no logit belongs to has no likelihood.
+    metrics[LF_METRIC_LOSS] = label < cols ? R(log)(sum) + (max - z[label]) : (real)NAN;
+    metrics[LF_METRIC_HIT] = !nan && best == label;
+    if (!dz)
+        return;
+    real scale = inv_rows / sum;
+    for (uint32_t j = 0; j < cols; j++)
+        dz[j] = R(exp)(z[j] - max) * scale - (j == label ? inv_rows : 0);
+}
+
+void CPU_NAME(cross_entropy)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    const uint32_t *labels = call->at[LF_LOSS_TARGET];
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        size_t at = (size_t)i * tile.cols;
+        real *metrics = metrics_of(call, step, i), *dz = call->at[LF_LOSS_DZ];
+        if (dz)
+            dz += at;
+        if (i < step->row->rows)
+            cross_entropy_row(tile.cols, (const real *)call->at[LF_LOSS_Z] + at, labels[i], step->row->inv_rows, metrics,
+                              dz);
+        else
+            skip_row(metrics, dz, tile.cols);
+    }
+}
+
+void CPU_NAME(mse)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    real scale = 2 * (real)step->row->inv_rows / (real)tile.cols;
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        size_t at = (size_t)i * tile.cols;
+        const real *z = (const real *)call->at[LF_LOSS_Z] + at, *target = (const real *)call->at[LF_LOSS_TARGET] + at;
+        real *metrics = metrics_of(call, step, i), *dz = call->at[LF_LOSS_DZ];
+        if (dz)
+            dz += at;
+        if (i >= step->row->rows) {
+            skip_row(metrics, dz, tile.cols);
+            continue;
+        }
+        real sum = 0;
+        for (uint32_t j = 0; j < tile.cols; j++) {
+            real difference = z[j] - target[j];
+            sum += difference * difference;
+            if (dz)
+                dz[j] = difference * scale;
+        }
+        metrics[LF_METRIC_LOSS] = sum / (real)tile.cols;
+        metrics[LF_METRIC_HIT] = 0;
+    }
+}
+
+static inline void activate(unsigned kind, real alpha, uint32_t count, const real *restrict x, real *restrict y)
+{
+    for (uint32_t j = 0; j < count; j++)
+        y[j] = cpu_activate(kind, alpha, x[j]);
+}
+
+void CPU_NAME(activation)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    (void)step;
+    cpu_tile tile = cpu_tile_of(call, block);
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        const real *x = (const real *)call->at[LF_ACTIVATION_X] + (size_t)i * tile.cols;
+        real *y = (real *)call->at[LF_ACTIVATION_Y] + (size_t)i * tile.cols;
+        CPU_FOR_ACTIVATION(call->op.activation, activate(kind, (real)call->op.alpha, tile.cols, x, y))
+    }
+}
+
+static inline void activate_dx(unsigned kind, real alpha, uint32_t count, const real *restrict dy,
+                               const real *restrict saved, real *restrict dx)
+{
+    for (uint32_t j = 0; j < count; j++)
+        dx[j] = cpu_activate_dx(kind, alpha, dy[j], saved[j]);
+}
+
+void CPU_NAME(activation_dx)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    (void)step;
+    cpu_tile tile = cpu_tile_of(call, block);
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        size_t at = (size_t)i * tile.cols;
+        const real *dy = (const real *)call->at[LF_ACTIVATION_DX_DY] + at;
+        const real *saved = (const real *)call->at[LF_ACTIVATION_DX_SAVED] + at;
+        real *dx = (real *)call->at[LF_ACTIVATION_DX_DX] + at;
+        CPU_FOR_ACTIVATION(call->op.activation, activate_dx(kind, (real)call->op.alpha, tile.cols, dy, saved, dx))
+    }
+}
+
+// g += decay · w;  m = momentum · m + g;  w -= lr · (nesterov: g + momentum · m; else m; without momentum g)
+void CPU_NAME(sgd)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    const lf_op *op = &call->op;
+    cpu_tile tile = cpu_tile_of(call, block);
+    const real *restrict g = (const real *)call->at[LF_UPDATE_GRADS] + tile.col;
+    real *restrict w = (real *)call->at[LF_UPDATE_PARAMS] + tile.col;
+    real *restrict m = call->at[LF_UPDATE_M];
+    real lr = step->row->lr, decay = op->weight_decay, momentum = op->momentum;
+    if (!m) {
+        for (uint32_t j = 0; j < tile.cols; j++)
+            w[j] -= lr * (g[j] + decay * w[j]);
+        return;
+    }
+    m += tile.col;
+    for (uint32_t j = 0; j < tile.cols; j++) {
+        real gradient = g[j] + decay * w[j];
+        real velocity = momentum * m[j] + gradient;
+        m[j] = velocity;
+        w[j] -= lr * (op->nesterov ? gradient + momentum * velocity : velocity);
+    }
+}
+
+// m = β1 m + (1 - β1) g;  v = β2 v + (1 - β2) g²;  w -= lr / (1 - β1ᵗ) · m / (√v / √(1 - β2ᵗ) + ε)
+// The decay goes into g (adam) or straight to w (adamw), before the update.
+void CPU_NAME(adam)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    const lf_op *op = &call->op;
+    cpu_tile tile = cpu_tile_of(call, block);
+    const real *restrict g = (const real *)call->at[LF_UPDATE_GRADS] + tile.col;
+    real *restrict w = (real *)call->at[LF_UPDATE_PARAMS] + tile.col;
+    real *restrict m = (real *)call->at[LF_UPDATE_M] + tile.col;
+    real *restrict v = (real *)call->at[LF_UPDATE_V] + tile.col;
+    real beta1 = op->beta1, beta2 = op->beta2, rest1 = 1 - beta1, rest2 = 1 - beta2, eps = op->eps;
+    real step_size = step->row->step_size, correct2 = step->row->inv_sqrt_correct2;
+    real into_gradient = op->decoupled ? 0 : op->weight_decay;
+    real keep = op->decoupled ? 1 - (real)step->row->lr * (real)op->weight_decay : 1;
+    for (uint32_t j = 0; j < tile.cols; j++) {
+        real gradient = g[j] + into_gradient * w[j];
+        real first = beta1 * m[j] + rest1 * gradient;
+        real second = beta2 * v[j] + rest2 * (gradient * gradient);
+        m[j] = first;
+        v[j] = second;
+        w[j] = w[j] * keep - step_size * (first / (R(sqrt)(second) * correct2 + eps));
+    }
+}
+
+const cpu_kernels CPU_NAME(kernels) = {
+    .variant = CPU_TEXT(LF_VARIANT),
+    .run = {
+        [LF_OP_GATHER] = CPU_NAME(gather),
+        [LF_OP_LINEAR] = CPU_NAME(linear),
+        [LF_OP_ACTIVATION] = CPU_NAME(activation),
+        [LF_OP_CROSS_ENTROPY] = CPU_NAME(cross_entropy),
+        [LF_OP_MSE] = CPU_NAME(mse),
+        [LF_OP_ACTIVATION_DX] = CPU_NAME(activation_dx),
+        [LF_OP_LINEAR_DX] = CPU_NAME(linear_dx),
+        [LF_OP_LINEAR_DW] = CPU_NAME(linear_dw),
+        [LF_OP_SGD] = CPU_NAME(sgd),
+        [LF_OP_ADAM] = CPU_NAME(adam),
+    },
+};

@@ -1,0 +1,64 @@
+// The kernels: one function for each operation. Their sources are compiled once for f32 per instruction set and once for
+// f64 (the oracle); each compilation is a variant with a table of its own. lower.c binds them to memory.
+#ifndef LF_CPU_KERNELS_H
+#define LF_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "abi.h"
+#include "program/program.h"
+
+// What differs from step to step.
+typedef struct cpu_step {
+    const struct lf_schedule_row *row;
+    size_t index; // of the step in the stretch: its place in metrics
+} cpu_step;
+
+typedef struct cpu_call cpu_call;
+
+// Does one block of an operation. Blocks of one operation write disjoint memory and may run at the same time.
+typedef void cpu_kernel(const cpu_call *call, const cpu_step *step, uint32_t block);
+
+// An operation bound to memory. Its blocks tile its result, a matrix of `rows` by `cols`, row of tiles by row of tiles.
+// The tiles depend on the operation's shape alone, so that results are equal for any number of threads.
+struct cpu_call {
+    cpu_kernel *run;
+    void *at[LF_OPERAND_MAX]; // by the operand's number; NULL where the operation has none
+    lf_op op;
+    uint32_t rows, cols;
+    uint32_t tile_rows, tile_cols;
+    uint32_t grid_cols, blocks;      // tiles in a row of tiles, tiles in all
+    lf_dtype stored;                 // gather: type of data
+    lf_dtype target;                 // gather: type of targets, u32 or f32
+    uint32_t target_cols;            // gather
+};
+
+typedef struct cpu_tile {
+    uint32_t row, col;   // of its first element
+    uint32_t rows, cols;
+} cpu_tile;
+
+static inline cpu_tile cpu_tile_of(const cpu_call *call, uint32_t block)
+{
+    uint32_t row = block / call->grid_cols * call->tile_rows, col = block % call->grid_cols * call->tile_cols;
+    uint32_t rows = call->rows - row, cols = call->cols - col;
+    return (cpu_tile){ .row = row,
+                       .col = col,
+                       .rows = rows < call->tile_rows ? rows : call->tile_rows,
+                       .cols = cols < call->tile_cols ? cols : call->tile_cols };
+}
+
+typedef struct cpu_kernels {
+    const char *variant; // "f32 avx512"
+    cpu_kernel *run[LF_OP_COUNT];
+} cpu_kernels;
+
+extern const cpu_kernels cpu_kernels_f64;
+extern const cpu_kernels cpu_kernels_f32;
+#ifdef LF_CPU_X86_VARIANTS
+extern const cpu_kernels cpu_kernels_f32_avx2;
+extern const cpu_kernels cpu_kernels_f32_avx512;
+#endif
+
+#endif

@@ -1,0 +1,231 @@
+// A program becomes an array of calls bound to memory, in stages: the calls of a stage do not depend on each other and
+// share one parallel-for. A step then looks nothing up and allocates nothing.
+#include <limits.h>
+#include <stdlib.h>
+
+#include "cpu/cpu.h"
+#include "cpu/denormal.h"
+
+typedef struct cpu_stage {
+    const cpu_call *calls;
+    uint32_t count, blocks; // calls; blocks of all of them
+    lf_phase phase;
+} cpu_stage;
+
+typedef struct cpu_exec {
+    cpu_call *calls;
+    cpu_stage *stages;
+    size_t stage_count;
+    uint32_t *schedule; // the region: a header of words, then rows
+    uint32_t batch, positions, steps;
+    lf_phase last; // of the program
+} cpu_exec;
+
+// A stage at a step: what the blocks of one parallel-for share.
+typedef struct cpu_job {
+    const cpu_stage *stage;
+    cpu_step step;
+} cpu_job;
+
+static void run_block(const void *context, uint32_t block)
+{
+    const cpu_job *job = context;
+    const cpu_call *call = job->stage->calls;
+    while (block >= call->blocks)
+        block -= call++->blocks;
+    call->run(call, &job->step, block);
+}
+
+static uint32_t round_up(uint32_t value, uint32_t unit)
+{
+    return value / unit * unit + (value % unit ? unit : 0);
+}
+
+static uint32_t ceil_div(uint32_t value, uint32_t by)
+{
+    return value / by + (value % by != 0);
+}
+
+// Halves the longer side until a tile of the product is small enough to share out. A million multiply-adds take some
+// 20 µs, a handful of times what handing out a block costs, and OpenBLAS has a fast path of its own for up to a million.
+// A bigger product is cut into about 32.
+static void tile_product(cpu_call *call, uint32_t inner)
+{
+    enum { UNIT = 16 };
+    double all = (double)call->rows * call->cols * inner, target = all / 32 > 1e6 ? all / 32 : 1e6;
+    uint32_t rows = call->rows, cols = call->cols;
+    while ((double)rows * cols * inner > target && (rows > UNIT || cols > UNIT)) {
+        if (rows > cols)
+            rows = round_up(ceil_div(rows, 2), UNIT);
+        else
+            cols = round_up(ceil_div(cols, 2), UNIT);
+    }
+    call->tile_rows = rows;
+    call->tile_cols = cols;
+}
+
+// Whole rows, about `elements` elements of them.
+static void tile_rows(cpu_call *call, uint32_t elements)
+{
+    uint32_t rows = elements / call->cols;
+    call->tile_rows = rows > call->rows ? call->rows : rows ? rows : 1;
+    call->tile_cols = call->cols;
+}
+
+static void tile(cpu_call *call)
+{
+    const lf_op *op = &call->op;
+    call->rows = op->rows;
+    call->cols = op->outputs;
+    switch (op->kind) {
+    case LF_OP_GATHER: tile_rows(call, 16384); break;
+    case LF_OP_LINEAR: tile_product(call, op->inputs); break;
+    case LF_OP_ACTIVATION:
+    case LF_OP_ACTIVATION_DX:
+    case LF_OP_CROSS_ENTROPY:
+    case LF_OP_MSE: tile_rows(call, 4096); break;
+    case LF_OP_LINEAR_DX:
+        call->cols = op->inputs;
+        tile_product(call, op->outputs);
+        break;
+    case LF_OP_LINEAR_DW:
+        call->rows = op->inputs;
+        tile_product(call, op->rows);
+        break;
+    case LF_OP_SGD:
+    case LF_OP_ADAM:
+        call->tile_rows = 1;
+        call->tile_cols = call->cols < 16384 ? call->cols : 16384;
+        break;
+    case LF_OP_COUNT: break;
+    }
+    call->grid_cols = ceil_div(call->cols, call->tile_cols);
+    call->blocks = ceil_div(call->rows, call->tile_rows) * call->grid_cols;
+}
+
+static bool bind(cpu_call *call, const cpu_kernels *kernels, const lf_program *prog, const lf_op *op,
+                 const lf_bindings *regions, lf_error *err)
+{
+    if (op->rows > INT_MAX || op->inputs > INT_MAX || op->outputs > INT_MAX) { // CBLAS counts in int
+        lf_error_set(err, LF_EUNSUPPORTED, "cpu: %s of %u rows, %u inputs, %u outputs: at most %d of each",
+                     lf_op_info_of(op->kind)->name, op->rows, op->inputs, op->outputs, INT_MAX);
+        return false;
+    }
+    *call = (cpu_call){ .run = kernels->run[op->kind], .op = *op };
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
+        const lf_tensor *tensor = lf_op_tensor(prog, op, i);
+        if (tensor)
+            call->at[i] = ((cpu_buffer *)regions->region[tensor->region])->memory + tensor->offset;
+    }
+    if (op->kind == LF_OP_GATHER) {
+        const lf_tensor *y = lf_op_tensor(prog, op, LF_GATHER_Y);
+        call->stored = lf_op_tensor(prog, op, LF_GATHER_DATA)->type;
+        if (y) {
+            call->target = lf_op_tensor(prog, op, LF_GATHER_TARGETS)->type;
+            call->target_cols = y->cols;
+        }
+    }
+    tile(call);
+    return true;
+}
+
+// A stage ends where the next operation needs a barrier, and at the end of a phase, for phases are run one by one too.
+static void cut_stages(cpu_exec *exec, const lf_program *prog)
+{
+    for (size_t i = 0; i < prog->op_count; i++) {
+        const lf_op *op = &prog->ops[i];
+        if (i == 0 || op->barrier || op->phase != prog->ops[i - 1].phase)
+            exec->stages[exec->stage_count++] = (cpu_stage){ .calls = &exec->calls[i], .phase = op->phase };
+        cpu_stage *last = &exec->stages[exec->stage_count - 1];
+        last->count++;
+        last->blocks += exec->calls[i].blocks;
+    }
+}
+
+lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err)
+{
+    const cpu_kernels *kernels = prog->real == LF_F64 ? &cpu_kernels_f64 : ((cpu_device *)dev)->f32;
+    cpu_exec *exec = calloc(1, sizeof *exec);
+    if (exec) {
+        exec->calls = calloc(prog->op_count, sizeof *exec->calls);
+        exec->stages = calloc(prog->op_count, sizeof *exec->stages);
+    }
+    if (!exec || !exec->calls || !exec->stages) {
+        lf_error_set(err, LF_ENOMEM, "cpu: out of memory for a program of %zu operations", prog->op_count);
+        goto error;
+    }
+    for (size_t i = 0; i < prog->op_count; i++)
+        if (!bind(&exec->calls[i], kernels, prog, &prog->ops[i], regions, err))
+            goto error;
+    cut_stages(exec, prog);
+    const lf_tensor *schedule = &prog->tensors[prog->schedule];
+    exec->schedule = (uint32_t *)(((cpu_buffer *)regions->region[LF_REGION_SCHEDULE])->memory + schedule->offset);
+    exec->batch = prog->params.batch;
+    exec->positions = prog->params.positions;
+    exec->steps = prog->params.steps;
+    exec->last = prog->ops[prog->op_count - 1].phase;
+    return (lf_exec *)exec;
+error:
+    cpu_exec_destroy(dev, (lf_exec *)exec);
+    return NULL;
+}
+
+void cpu_exec_destroy(lf_device *dev, lf_exec *handle)
+{
+    (void)dev;
+    cpu_exec *exec = (cpu_exec *)handle;
+    if (!exec)
+        return;
+    free(exec->stages);
+    free(exec->calls);
+    free(exec);
+}
+
+static const struct lf_schedule_row *row_at(const cpu_exec *exec, size_t index)
+{
+    return (const struct lf_schedule_row *)(exec->schedule + LF_SCHEDULE_HEADER_WORDS) + index;
+}
+
+// The seam cannot see what the schedule holds; a wrong row would read or write past the regions.
+static bool check_schedule(const cpu_exec *exec, size_t counter, uint32_t steps, lf_error *err)
+{
+    if (counter > exec->steps || steps > exec->steps - counter) {
+        lf_error_set(err, LF_EARG, "cpu: %u steps from row %zu of a schedule of %u rows", steps, counter, exec->steps);
+        return false;
+    }
+    for (uint32_t i = 0; i < steps; i++) {
+        const struct lf_schedule_row *row = row_at(exec, counter + i);
+        if (!row->rows || row->rows > exec->batch || row->first > exec->positions ||
+            row->rows > exec->positions - row->first) {
+            lf_error_set(err, LF_EARG,
+                         "cpu: schedule row %zu: %u rows from position %u, but the batch is %u and there are %u positions",
+                         counter + i, row->rows, row->first, exec->batch, exec->positions);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last, uint32_t steps, lf_error *err)
+{
+    cpu_exec *exec = (cpu_exec *)handle;
+    size_t counter = exec->schedule[0];
+    if (!check_schedule(exec, counter, steps, err))
+        return false;
+    uint64_t mode = cpu_denormals_flush();
+    for (uint32_t i = 0; i < steps; i++) {
+        for (size_t s = 0; s < exec->stage_count; s++) {
+            const cpu_stage *stage = &exec->stages[s];
+            if (stage->phase < first || stage->phase > last)
+                continue;
+            cpu_job job = { .stage = stage, .step = { .row = row_at(exec, counter + i), .index = counter + i } };
+            cpu_pool_run(((cpu_device *)dev)->pool, run_block, &job, stage->blocks);
+            dev->dispatches += stage->count;
+        }
+    }
+    cpu_denormals_restore(mode);
+    dev->submissions++;
+    if (last >= exec->last || (first <= LF_PHASE_UPDATE && last >= LF_PHASE_UPDATE))
+        exec->schedule[0] += steps;
+    return true;
+}

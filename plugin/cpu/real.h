@@ -1,0 +1,32 @@
+// The number type and the names of a variant; only the kernels' sources include it. The build defines LF_VARIANT ("f32",
+// "f32_avx2", …) and, for the oracle, LF_REAL_IS_DOUBLE.
+#ifndef LF_CPU_REAL_H
+#define LF_CPU_REAL_H
+
+#include <math.h>
+
+#include "cpu/kernels.h"
+
+#ifndef LF_VARIANT
+#define LF_VARIANT f32
+#endif
+#define CPU_PASTE_(a, b) a##_##b
+#define CPU_PASTE(a, b)  CPU_PASTE_(a, b)
+#define CPU_TEXT_(a)     #a
+#define CPU_TEXT(a)      CPU_TEXT_(a)
+#define CPU_NAME(name)   CPU_PASTE(CPU_PASTE(cpu, name), LF_VARIANT)
+
+#ifdef LF_REAL_IS_DOUBLE
+typedef double real;
+#define R(function) function
+#else
+typedef float real;
+#define R(function) function##f // R(exp) is expf
+#endif
+
+cpu_kernel CPU_NAME(gather), CPU_NAME(cross_entropy), CPU_NAME(mse);
+cpu_kernel CPU_NAME(activation), CPU_NAME(activation_dx);
+cpu_kernel CPU_NAME(linear), CPU_NAME(linear_dx), CPU_NAME(linear_dw);
+cpu_kernel CPU_NAME(sgd), CPU_NAME(adam);
+
+#endif
