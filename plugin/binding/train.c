@@ -237,13 +237,14 @@ static int append_epoch(lua_State *L)
         if (isnan(values[i]))
             continue;
         if (lua_getfield(L, 1, series_names[i]) == LUA_TNIL) {
+            lua_pop(L, 1);
             lua_newtable(L);
             lua_pushvalue(L, -1);
             lua_setfield(L, 1, series_names[i]);
         }
         lua_pushnumber(L, values[i]);
         lua_rawseti(L, -2, luaL_len(L, -2) + 1);
-        lua_pop(L, 2);
+        lua_pop(L, 1);
     }
     push_epoch(L, epoch);
     lua_setfield(L, 1, "final");
