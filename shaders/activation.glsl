@@ -68,9 +68,9 @@ float lf_slope(float saved, float alpha)
 {
     precise float slope = 1;
     switch (ACTIVATION) {
-    case LF_ACT_RELU: slope = saved > 0 ? 1 : 0; break;
-    case LF_ACT_LEAKY_RELU: slope = saved > 0 ? 1 : alpha; break;
-    case LF_ACT_ELU: slope = saved > 0 ? 1 : saved + alpha; break;
+    case LF_ACT_RELU: slope = saved <= 0 ? 0 : 1; break;
+    case LF_ACT_LEAKY_RELU: slope = saved <= 0 ? alpha : 1; break;
+    case LF_ACT_ELU: slope = saved <= 0 ? saved + alpha : 1; break;
     case LF_ACT_GELU: slope = lf_phi(saved) + saved * 0.39894228 * exp(-0.5 * saved * saved); break;
     case LF_ACT_SILU: {
         float s = lf_sigmoid(saved);
