@@ -57,6 +57,9 @@
                 LF_STORE(name, (at) + word_, (value)[word_]);                               \
     }
 
+// Declared before its first use: gl_WorkGroupSize is (1, 1, 1) until then.
+layout(local_size_x_id = 0) in;
+
 // This invocation's number in a dispatch that is folded into two dimensions.
 uint lf_invocation()
 {

@@ -13,7 +13,6 @@ LF_READ_WORDS(3, order)
 LF_WRITE(5, x)
 layout(binding = 6, std430) writeonly buffer y_write { uint y_out[]; };
 
-layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool QUADS = false; // features are a multiple of four
 layout(constant_id = 2) const uint BITS = 32;     // of a stored element
 layout(constant_id = 3) const uint KIND = 0;      // 0 unsigned, 1 signed, 2 float

@@ -5,7 +5,6 @@
 LF_WRITE(3, metrics)
 LF_WRITE(4, dz)
 
-layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint LANES = 1; // a power of two
 layout(constant_id = 2) const bool STORE_DZ = false;
 layout(push_constant) uniform Push { uint step, batch, outputs; };

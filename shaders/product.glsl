@@ -12,7 +12,7 @@
 #define LF_RIGHT_TURNED 1
 #define LF_LEFT_TURNED  2
 
-layout(local_size_x_id = 0, local_size_y_id = 1) in;
+layout(local_size_y_id = 1) in;
 layout(constant_id = 2) const uint ROWS = 8;
 layout(constant_id = 3) const uint QUADS = 2;
 layout(constant_id = 4) const bool LEFT_QUADS = false;   // the left factor's width is a multiple of four

@@ -1,5 +1,4 @@
 // A sweep over a flat block: a workgroup of LANES invocations takes LANES x ITEMS neighbouring groups of four floats.
-layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ITEMS = 1;
 
 // Which group of four is this invocation's item.
