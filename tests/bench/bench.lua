@@ -1,0 +1,114 @@
+-- Microseconds a step and rows a second of every device here, beside PyTorch on the same machine, in one run.
+-- usage: lua5.4 bench.lua PYTHON THREADS SECONDS   (run.sh sets the paths and calls it)
+local core = require "lavaflow.core"
+
+local python, threads, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3])
+local ROUNDS = 3
+
+local cases = {
+  { widths = { 784, 128, 10 }, batch = 64, rows = 60000, side = 28 },
+  { widths = { 784, 128, 10 }, batch = 256, rows = 60000, side = 28 },
+  { widths = { 784, 128, 10 }, batch = 1024, rows = 60000, side = 28 },
+  { widths = { 1024, 1024, 1024 }, batch = 256, rows = 20000, side = 32 },
+}
+
+local function run(command)
+  local pipe = assert(io.popen(command))
+  local text = pipe:read "a"
+  return pipe:close() and text or nil
+end
+
+-- Random images in MNIST's own format, which `import` turns into a data set file.
+local function make_data(folder, rows, side)
+  local function write(name, magic, dims, count, limit)
+    local out = assert(io.open(folder .. "/" .. name, "wb"))
+    out:write(string.pack(">I4", magic))
+    for _, dim in ipairs(dims) do out:write(string.pack(">I4", dim)) end
+    local block = {}
+    for i = 1, 65536 do block[i] = string.char(math.random(0, limit)) end
+    block = table.concat(block)
+    while count > 0 do
+      out:write(block:sub(1, count))
+      count = count - #block
+    end
+    assert(out:close())
+  end
+  for part, n in pairs { train = rows, t10k = 10 } do
+    write(part .. "-images-idx3-ubyte", 0x803, { n, side, side }, n * side * side, 255)
+    write(part .. "-labels-idx1-ubyte", 0x801, { n }, n, 9)
+  end
+  core.import_mnist(folder, folder .. "/data.h5")
+  return core.dataset { file = folder .. "/data.h5" }
+end
+
+local function train(case, device, data, steps)
+  local layers = {}
+  for i = 2, #case.widths do
+    layers[#layers + 1] = { kind = "linear", inputs = case.widths[i - 1], outputs = case.widths[i] }
+    if i < #case.widths then layers[#layers + 1] = { kind = "relu" } end
+  end
+  local model <close> = core.model(layers)
+  local history = core.train {
+    model = model, data = data.train, optimizer = { kind = "adam", lr = 1e-3 }, batch = case.batch,
+    epochs = math.ceil(steps * case.batch / case.rows) + 1, max_steps = steps, seed = 1, device = device,
+  }
+  return history.seconds / history.steps * 1e6
+end
+
+local function torch(case, steps)
+  local text = run(("%s %s/peer_torch.py %s %d %d %d %d 2>/dev/null"):format(
+    python, arg[0]:match "^(.*)/[^/]*$", table.concat(case.widths, "-"), case.batch, case.rows, steps, threads))
+  if not text then return nil end
+  return tonumber(text:match "^[%d.]+"), text:match "PyTorch [^\n]+"
+end
+
+local function median(values)
+  table.sort(values)
+  return values[(#values + 1) // 2]
+end
+
+local function row(name, widths, values, case, ratio)
+  local middle = median(values)
+  print(("%-16s %-12s %6d %10.0f %10.0f %10.0f %12.0f %9s"):format(widths, name, case.batch, middle, values[1],
+    values[#values], case.batch / middle * 1e6, ratio or ""))
+end
+
+local devices = {}
+for _, device in ipairs(core.devices()) do
+  if not device.unavailable then
+    devices[#devices + 1] = device.id
+    print(("# %s: %s (%s %s)"):format(device.id, device.name, device.driver_name, device.driver_version))
+  else
+    print(("# %s: skipped: %s"):format(device.id, device.unavailable))
+  end
+end
+local _, version = torch({ widths = { 4, 10 }, batch = 4, rows = 8 }, 1)
+print("# peer: " .. (version or ("skipped: " .. python .. " has no PyTorch")) .. (", %d threads"):format(threads))
+print(("# %d interleaved rounds; median, least and most; ratio: PyTorch's time over the device's"):format(ROUNDS))
+print(("%-16s %-12s %6s %10s %10s %10s %12s %9s"):format("model", "device", "batch", "us/step", "min", "max", "rows/s",
+  "ratio"))
+
+local folder = run "mktemp -d":match "%S+"
+for i, case in ipairs(cases) do
+  local data <close> = make_data(folder, case.rows, case.side)
+  local widths, times, steps = table.concat(case.widths, "-"), {}, {}
+  for _, device in ipairs(devices) do -- as many steps as fit into the given seconds
+    times[device] = {}
+    train(case, device, data, 20)
+    steps[device] = math.max(10, math.floor(seconds * 1e6 / train(case, device, data, 20)))
+  end
+  local peer, peer_steps = {}, version and math.max(10, math.floor(seconds * 1e6 / torch(case, 20)))
+  for _ = 1, ROUNDS do
+    for _, device in ipairs(devices) do
+      table.insert(times[device], train(case, device, data, steps[device]))
+    end
+    if version then table.insert(peer, (torch(case, peer_steps))) end
+  end
+  if i > 1 then print() end
+  if version then row("PyTorch", widths, peer, case) end
+  for _, device in ipairs(devices) do
+    row(device, widths, times[device], case,
+      version and ("%.2fx"):format(median(peer) / median(times[device])) or nil)
+  end
+end
+os.execute("rm -r " .. folder)
