@@ -100,6 +100,7 @@ bool lf_h5_exists(hid_t file, const char *path)
 {
     hid_t access = H5Pcreate(H5P_LINK_ACCESS);
     char *prefix = strdup(path);
+    refused_link[0] = 0;
     bool found = access >= 0 && prefix && H5Pset_elink_cb(access, refuse_link, NULL) >= 0;
     // H5Lexists wants every group on the way to exist.
     for (size_t i = 1; found && path[0] && i <= strlen(path); i++) {
@@ -108,9 +109,10 @@ bool lf_h5_exists(hid_t file, const char *path)
         prefix[i] = 0;
         htri_t there = H5Lexists(file, prefix, access);
         prefix[i] = path[i];
+        // It fails below what is no group, and below an external link: opening then says where that leads.
+        found = there > 0 || (there < 0 && refused_link[0]);
         if (there < 0)
             break;
-        found = there > 0;
     }
     free(prefix);
     H5Pclose(access);

@@ -28,7 +28,7 @@ void lf_h5_error(lf_error *err, lf_code code, const char *format, ...);
 // Opens `path` for reading, and says whether it is missing, a folder, not HDF5 or cut short. Negative on failure.
 hid_t lf_h5_file_open(const char *path, lf_error *err);
 
-// True if the link is there, even if it leads nowhere or out of the file: opening then says which.
+// True if the link is there, even if it leads nowhere or out of the file: opening then says so.
 bool lf_h5_exists(hid_t file, const char *path);
 
 // Opens a data set, not through external links. `access` is a data set access list, or H5P_DEFAULT. A message about a
