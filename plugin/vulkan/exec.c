@@ -150,7 +150,19 @@ static VkBufferView add_view(vk_device *dev, vk_exec *exec, const VkDescriptorBu
     return made;
 }
 
-// Binds every operand; one that is not there gets the memory of another, for the kernel leaves it alone.
+// Which operand's memory stands for one that is absent, and that the kernel leaves alone: one that is written if it would
+// be, so that no hazard appears where the program has none.
+static unsigned find_memory(const vk_call *call, unsigned operand)
+{
+    const lf_operand_info *infos = call->kernel == KERNEL_ADVANCE ? NULL : lf_op_info_of(call->kernel)->operands;
+    if (call->operands[operand].size)
+        return operand;
+    unsigned other = 0;
+    while (!call->operands[other].size || infos[other].written != infos[operand].written)
+        other++;
+    return other;
+}
+
 static bool write_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDescriptorSet set, lf_error *err)
 {
     VkDescriptorSetLayoutBinding bindings[BINDING_MAX];
@@ -158,16 +170,11 @@ static bool write_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDesc
     VkBufferView views[BINDING_MAX];
     VkWriteDescriptorSet writes[BINDING_MAX];
     uint32_t count = vk_kernel_bindings(call->kernel, dev->tiles.texel, bindings);
-    unsigned present = 0;
-    while (!call->operands[present].size)
-        present++;
     for (uint32_t i = 0; i < count; i++) {
-        unsigned operand = bindings[i].binding % LF_OPERAND_MAX;
-        if (!call->operands[operand].size)
-            operand = present;
-        ranges[i] = (VkDescriptorBufferInfo){ .buffer = exec->regions[call->operands[operand].region]->handle,
-                                              .offset = call->operands[operand].offset,
-                                              .range = call->operands[operand].size };
+        unsigned operand = bindings[i].binding % LF_OPERAND_MAX, memory = find_memory(call, operand);
+        ranges[i] = (VkDescriptorBufferInfo){ .buffer = exec->regions[call->operands[memory].region]->handle,
+                                              .offset = call->operands[memory].offset,
+                                              .range = call->operands[memory].size };
         writes[i] = (VkWriteDescriptorSet){ .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                             .dstSet = set,
                                             .dstBinding = bindings[i].binding,

@@ -35,12 +35,12 @@ static uint64_t sweep_bytes(const vk_device *dev)
 static void use(vk_call *call, const lf_program *prog, const lf_op *op, unsigned operand, vk_view view)
 {
     const lf_tensor *tensor = lf_op_tensor(prog, op, operand);
+    call->operands[operand].view = view; // one that is absent is bound too, to other memory
     if (!tensor)
         return;
     call->operands[operand].region = tensor->region;
     call->operands[operand].offset = tensor->offset;
     call->operands[operand].size = round_up(lf_tensor_bytes(tensor));
-    call->operands[operand].view = view;
 }
 
 // A grid of `groups` workgroups, folded where one row of them would be too long.
