@@ -1,0 +1,285 @@
+// What holds on every device, to the bit where bits are promised.
+#include "suite.h"
+#include "trainer.h"
+
+static const test_training small = {
+    "33-65-31-7", { LINEAR(33, 65), ACTIVATION(LF_ACT_RELU), LINEAR(65, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 7) }, 5,
+    LF_LOSS_CROSS_ENTROPY, { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 100, 32, 20,
+    LF_U8,
+};
+
+// Wide enough that every operation is cut into several blocks.
+static const test_training wide = {
+    "784-256-100", { LINEAR(784, 256), ACTIVATION(LF_ACT_TANH), LINEAR(256, 100) }, 3, LF_LOSS_CROSS_ENTROPY,
+    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128, 20, LF_U8,
+};
+
+typedef void run_fn(test_trainer *trainer);
+
+static unsigned char *bits_after(lf_device *dev, const test_training *training, run_fn *run, size_t *size)
+{
+    test_trainer t;
+    trainer_init(&t, dev, training, false);
+    run(&t);
+    assert_int_equal(rig_counter(&t.rig), training->steps);
+    unsigned char *bits = trainer_bits(&t, size);
+    trainer_finish(&t);
+    return bits;
+}
+
+static void assert_equal_bits(lf_device *a, run_fn *run_a, lf_device *b, run_fn *run_b, const test_training *training)
+{
+    size_t size, again;
+    unsigned char *one = bits_after(a, training, run_a, &size), *other = bits_after(b, training, run_b, &again);
+    assert_int_equal(size, again);
+    for (size_t i = 0; i < size; i++)
+        if (one[i] != other[i])
+            fail_msg("%s on %s and %s: byte %zu of weights, moments and metrics is %02x and %02x", training->what, a->info.id,
+                     b->info.id, i, one[i], other[i]);
+    free(one);
+    free(other);
+}
+
+static void step_by_step(test_trainer *t)
+{
+    for (uint32_t i = 0; i < t->program->params.steps; i++)
+        rig_run(&t->rig, LF_PHASE_LOAD, LF_PHASE_UPDATE, 1);
+}
+
+static void phase_by_phase(test_trainer *t)
+{
+    for (uint32_t i = 0; i < t->program->params.steps; i++)
+        for (lf_phase phase = LF_PHASE_LOAD; phase <= LF_PHASE_UPDATE; phase++)
+            rig_run(&t->rig, phase, phase, 1);
+}
+
+// Submissions follow each other without a wait between them.
+static void without_waiting(test_trainer *t)
+{
+    lf_error err;
+    uint32_t steps = t->program->params.steps, cuts[] = { 1, 7, steps - 8 };
+    for (size_t i = 0; i < COUNT(cuts); i++)
+        assert_true(lf_device_exec_run(t->rig.dev, t->rig.exec, LF_PHASE_LOAD, LF_PHASE_UPDATE, cuts[i], &err));
+    assert_true(lf_device_wait(t->rig.dev, &err));
+}
+
+static void two_runs_give_equal_bits(void **state)
+{
+    (void)state;
+    assert_equal_bits(device, trainer_run, device, trainer_run, &small);
+    assert_equal_bits(device, trainer_run, device, trainer_run, &wide);
+}
+
+static void one_submission_of_n_steps_is_n_submissions_of_one(void **state)
+{
+    (void)state;
+    assert_equal_bits(device, trainer_run, device, step_by_step, &small);
+}
+
+static void submissions_need_no_wait_between_them(void **state)
+{
+    (void)state;
+    assert_equal_bits(device, trainer_run, device, without_waiting, &small);
+}
+
+static void phases_one_after_the_other_are_all_at_once(void **state)
+{
+    (void)state;
+    assert_equal_bits(device, trainer_run, device, phase_by_phase, &small);
+}
+
+static void a_device_opened_twice_gives_equal_bits(void **state)
+{
+    (void)state;
+    lf_error err;
+    lf_device *second = lf_device_open(device->info.id, &err);
+    if (!second)
+        fail_msg("%s", err.text);
+    assert_equal_bits(device, trainer_run, second, trainer_run, &small);
+    assert_int_equal(second->live_buffers, 0);
+    assert_int_equal(second->live_execs, 0);
+    lf_device_close(second);
+}
+
+static void two_programs_share_a_device(void **state)
+{
+    (void)state;
+    test_trainer a, b;
+    trainer_init(&a, device, &small, false);
+    trainer_init(&b, device, &small, false);
+    for (uint32_t i = 0; i < small.steps; i++) {
+        rig_run(&a.rig, LF_PHASE_LOAD, LF_PHASE_UPDATE, 1);
+        rig_run(&b.rig, LF_PHASE_LOAD, LF_PHASE_UPDATE, 1);
+    }
+    size_t size;
+    unsigned char *one = trainer_bits(&a, &size), *other = trainer_bits(&b, &size);
+    assert_memory_equal(one, other, size);
+    free(one);
+    free(other);
+    trainer_finish(&b);
+    trainer_finish(&a);
+}
+
+static void training_lowers_the_loss(void **state)
+{
+    (void)state;
+    test_trainer t;
+    trainer_init(&t, device, &small, false);
+    trainer_run(&t);
+    double *metrics = calloc(rig_elements(t.program, t.program->metrics), sizeof *metrics), first = 0, last = 0;
+    assert_non_null(metrics);
+    rig_get(&t.rig, t.program->metrics, metrics);
+    size_t step = (size_t)small.batch * LF_METRIC_COUNT;
+    for (uint32_t i = 0; i < small.batch; i++) { // step 16 has the rows of step 0
+        first += metrics[i * LF_METRIC_COUNT + LF_METRIC_LOSS] / small.batch;
+        last += metrics[16 * step + i * LF_METRIC_COUNT + LF_METRIC_LOSS] / small.batch;
+    }
+    free(metrics);
+    assert_true(last < .95 * first);
+    trainer_finish(&t);
+}
+
+static void the_counter_moves_with_the_last_phase_alone(void **state)
+{
+    (void)state;
+    test_trainer t;
+    trainer_init(&t, device, &small, false);
+    rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_FORWARD, 3);
+    rig_run(&t.rig, LF_PHASE_BACKWARD, LF_PHASE_REDUCE, 2);
+    assert_int_equal(rig_counter(&t.rig), 0);
+    rig_run(&t.rig, LF_PHASE_UPDATE, LF_PHASE_UPDATE, 1);
+    assert_int_equal(rig_counter(&t.rig), 1);
+    trainer_finish(&t);
+
+    test_training evaluation = small;
+    evaluation.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE };
+    trainer_init(&t, device, &evaluation, false);
+    rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_LOAD, 1);
+    assert_int_equal(rig_counter(&t.rig), 0);
+    rig_run(&t.rig, LF_PHASE_FORWARD, LF_PHASE_FORWARD, 1);
+    assert_int_equal(rig_counter(&t.rig), 1);
+    rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_UPDATE, 4);
+    assert_int_equal(rig_counter(&t.rig), 5);
+    trainer_finish(&t);
+}
+
+// Row by row: the rows without NaN keep their losses, for a NaN must not spread through the products.
+static void a_nan_in_x_comes_out_as_the_nan_loss_of_its_row(void **state)
+{
+    (void)state;
+    test_training training = small;
+    training.stored = LF_F32;
+    training.rows = training.batch = 32;
+    training.steps = 1;
+    test_trainer t;
+    trainer_init(&t, device, &training, false);
+    size_t count = rig_elements(t.program, t.program->data);
+    double *x = calloc(count, sizeof *x), metrics[32][LF_METRIC_COUNT];
+    assert_non_null(x);
+    rig_get(&t.rig, t.program->data, x);
+    uint32_t position = 9, row = (position * 17 + 5) % training.rows; // as the order is filled
+    x[row * t.model->inputs + 3] = (double)NAN;
+    rig_put(&t.rig, t.program->data, x);
+    free(x);
+    trainer_run(&t);
+    assert_int_equal(rig_elements(t.program, t.program->metrics), COUNT(metrics) * LF_METRIC_COUNT);
+    rig_get(&t.rig, t.program->metrics, metrics[0]);
+    for (uint32_t i = 0; i < training.batch; i++)
+        assert_int_equal(isnan(metrics[i][LF_METRIC_LOSS]) != 0, i == position);
+    assert_true(metrics[position][LF_METRIC_HIT] == 0);
+    trainer_finish(&t);
+}
+
+static void a_buffer_is_zero_at_first_and_gives_back_what_was_written(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 1, 255, 256, 1000, 100003, (size_t)5 << 20 };
+    for (size_t s = 0; s < COUNT(sizes); s++) {
+        lf_error err;
+        size_t size = sizes[s];
+        lf_buffer *buf = lf_device_buffer_create(device, size, &err);
+        unsigned char *want = calloc(1, size), *got = malloc(size);
+        if (!buf)
+            fail_msg("%s", err.text);
+        assert_true(want && got);
+        assert_true(lf_device_buffer_read(device, got, buf, 0, size, &err));
+        assert_memory_equal(got, want, size);
+        size_t offsets[] = { 0, size / 3, size / 2, size - 1 };
+        for (size_t o = 0; o < COUNT(offsets); o++) {
+            size_t length = (size - offsets[o]) / 2 + (o > 1 ? 0 : 1);
+            if (offsets[o] + length > size)
+                length = size - offsets[o];
+            for (size_t i = 0; i < length; i++)
+                want[offsets[o] + i] = (unsigned char)(i * 31 + o + 1);
+            if (!lf_device_buffer_write(device, buf, offsets[o], want + offsets[o], length, &err))
+                fail_msg("%s", err.text);
+        }
+        assert_true(lf_device_buffer_read(device, got, buf, 0, size, &err));
+        assert_memory_equal(got, want, size);
+        assert_true(lf_device_buffer_read(device, got, buf, size / 3, size - size / 3, &err));
+        assert_memory_equal(got, want + size / 3, size - size / 3);
+        free(want);
+        free(got);
+        lf_device_buffer_destroy(device, buf);
+    }
+}
+
+static void any_number_of_threads_gives_equal_bits(void **state)
+{
+    (void)state;
+    if (strcmp(device->info.id, "cpu") != 0)
+        skip();
+    char before[16];
+    snprintf(before, sizeof before, "%u", device->info.units);
+    for (int threads = 1; threads <= 5; threads++) {
+        lf_error err;
+        char text[16];
+        snprintf(text, sizeof text, "%d", threads);
+        setenv("LAVAFLOW_THREADS", text, 1);
+        lf_device *other = lf_device_open("cpu", &err);
+        if (!other)
+            fail_msg("%s", err.text);
+        assert_int_equal(other->info.units, threads);
+        assert_equal_bits(device, trainer_run, other, trainer_run, &wide);
+        lf_device_close(other);
+    }
+    setenv("LAVAFLOW_THREADS", before, 1);
+}
+
+static void a_wrong_number_of_threads_is_named(void **state)
+{
+    (void)state;
+    if (strcmp(device->info.id, "cpu") != 0)
+        skip();
+    static const char *const wrong[] = { "0", "257", "-1", "two", "2x", " 2", "99999999999999999999" };
+    char before[16];
+    snprintf(before, sizeof before, "%u", device->info.units);
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        lf_error err;
+        setenv("LAVAFLOW_THREADS", wrong[i], 1);
+        lf_device *dev = lf_device_open("cpu", &err);
+        setenv("LAVAFLOW_THREADS", before, 1);
+        assert_null(dev);
+        assert_non_null(strstr(err.text, "LAVAFLOW_THREADS"));
+        assert_non_null(strstr(err.text, wrong[i]));
+    }
+}
+
+int run_law_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_buffer_is_zero_at_first_and_gives_back_what_was_written),
+        cmocka_unit_test(two_runs_give_equal_bits),
+        cmocka_unit_test(one_submission_of_n_steps_is_n_submissions_of_one),
+        cmocka_unit_test(submissions_need_no_wait_between_them),
+        cmocka_unit_test(phases_one_after_the_other_are_all_at_once),
+        cmocka_unit_test(a_device_opened_twice_gives_equal_bits),
+        cmocka_unit_test(two_programs_share_a_device),
+        cmocka_unit_test(training_lowers_the_loss),
+        cmocka_unit_test(the_counter_moves_with_the_last_phase_alone),
+        cmocka_unit_test(a_nan_in_x_comes_out_as_the_nan_loss_of_its_row),
+        cmocka_unit_test(any_number_of_threads_gives_equal_bits),
+        cmocka_unit_test(a_wrong_number_of_threads_is_named),
+    };
+    return cmocka_run_group_tests_name("laws", tests, NULL, NULL);
+}

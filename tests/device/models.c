@@ -1,0 +1,101 @@
+// Whole programs, as compile makes them, against float64.
+#include "suite.h"
+#include "trainer.h"
+
+// ε is large: with 1e-8, where a gradient is next to nothing, the first steps divide rounding errors by each other.
+#define SGD(...)   { .kind = LF_OPTIMIZER_SGD, .lr = .05, __VA_ARGS__ }
+#define ADAM(...)  { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-3f, __VA_ARGS__ }
+#define ADAMW(...) { .kind = LF_OPTIMIZER_ADAMW, .lr = .01, .beta1 = .9f, .beta2 = .99f, .eps = 1e-3f, __VA_ARGS__ }
+
+static const test_training trainings[] = {
+    { "one linear layer", { LINEAR(7, 3) }, 1, LF_LOSS_CROSS_ENTROPY, SGD(.momentum = 0), 40, 16, 3, LF_F32 },
+    { "relu, cross-entropy, adam", { LINEAR(20, 16), ACTIVATION(LF_ACT_RELU), LINEAR(16, 4) }, 3, LF_LOSS_CROSS_ENTROPY,
+      ADAM(.weight_decay = 0), 65, 33, 3, LF_U8 },
+    { "tanh and gelu, mse, adamw",
+      { LINEAR(12, 8), ACTIVATION(LF_ACT_TANH), LINEAR(8, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 3) }, 5, LF_LOSS_MSE,
+      ADAMW(.weight_decay = .1f), 100, 64, 3, LF_F32 },
+    { "activations alone, first and last",
+      { ACTIVATION(LF_ACT_SIGMOID), ACTIVATION(LF_ACT_SILU), LINEAR(5, 7), ACTIVATION(LF_ACT_RELU), ACTIVATION(LF_ACT_TANH),
+        LINEAR(7, 3), ACTIVATION(LF_ACT_SOFTPLUS), ACTIVATION(LF_ACT_ELU) }, 8, LF_LOSS_MSE,
+      SGD(.momentum = .9f, .nesterov = true), 31, 7, 6, LF_I16 },
+    { "linear on linear, leaky_relu, adam with decay",
+      { LINEAR(33, 65), LINEAR(65, 31), ACTIVATION(LF_ACT_LEAKY_RELU), LINEAR(31, 7), ACTIVATION(LF_ACT_SILU) }, 5,
+      LF_LOSS_CROSS_ENTROPY, ADAM(.weight_decay = .05f), 128, 31, 5, LF_I8 },
+    { "one row at a time", { LINEAR(1, 1), ACTIVATION(LF_ACT_ELU), LINEAR(1, 2) }, 3, LF_LOSS_CROSS_ENTROPY,
+      SGD(.weight_decay = .1f), 5, 1, 7, LF_U16 },
+    { "784-128-10", { LINEAR(784, 128), ACTIVATION(LF_ACT_RELU), LINEAR(128, 10) }, 3, LF_LOSS_CROSS_ENTROPY,
+      ADAM(.weight_decay = 0), 100, 64, 2, LF_U8 },
+    { "evaluate", { LINEAR(65, 33), ACTIVATION(LF_ACT_GELU), LINEAR(33, 10) }, 3, LF_LOSS_CROSS_ENTROPY,
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_I32 },
+    { "evaluate, mse", { LINEAR(65, 33), ACTIVATION(LF_ACT_SOFTPLUS), LINEAR(33, 10) }, 3, LF_LOSS_MSE,
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_U32 },
+    { "predict", { LINEAR(65, 33), ACTIVATION(LF_ACT_GELU), LINEAR(33, 10) }, 3, LF_LOSS_NONE,
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_F32 },
+};
+
+// The largest |value|, so that a bound can be relative to a whole tensor: small gradients are differences of large terms.
+static double largest(const double *values, size_t count)
+{
+    double most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = fmax(most, fabs(values[i]));
+    return most;
+}
+
+static void compare(const char *what, const test_trainer *got, const test_trainer *want, lf_tensor_id id, double bound)
+{
+    if (id == LF_NO_TENSOR)
+        return;
+    size_t count = rig_elements(got->program, id);
+    double *a = calloc(2 * count, sizeof *a), *b = a + count;
+    assert_non_null(a);
+    rig_get(&got->rig, id, a);
+    rig_get(&want->rig, id, b);
+    assert_near(what, got->program, id, a, b, bound, largest(b, count));
+    free(a);
+}
+
+static void every_program_gives_the_oracles_gradients(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(trainings); i++) {
+        test_trainer got, want;
+        trainer_init(&got, device, &trainings[i], false);
+        trainer_init(&want, oracle, &trainings[i], true);
+        rig_run(&got.rig, LF_PHASE_LOAD, LF_PHASE_REDUCE, 1);
+        rig_run(&want.rig, LF_PHASE_LOAD, LF_PHASE_REDUCE, 1);
+        compare(trainings[i].what, &got, &want, got.program->output, 1e-5);
+        compare(trainings[i].what, &got, &want, got.program->metrics, 1e-5);
+        compare(trainings[i].what, &got, &want, got.program->grads, 1e-5);
+        trainer_finish(&want);
+        trainer_finish(&got);
+    }
+}
+
+static void every_program_trains_as_the_oracle_does(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(trainings); i++) {
+        test_trainer got, want;
+        trainer_init(&got, device, &trainings[i], false);
+        trainer_init(&want, oracle, &trainings[i], true);
+        trainer_run(&got);
+        trainer_run(&want);
+        compare(trainings[i].what, &got, &want, got.program->output, 1e-4);
+        compare(trainings[i].what, &got, &want, got.program->metrics, 1e-4);
+        compare(trainings[i].what, &got, &want, got.program->weights, 1e-4);
+        compare(trainings[i].what, &got, &want, got.program->m, 1e-4);
+        compare(trainings[i].what, &got, &want, got.program->v, 1e-4);
+        trainer_finish(&want);
+        trainer_finish(&got);
+    }
+}
+
+int run_model_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_program_gives_the_oracles_gradients),
+        cmocka_unit_test(every_program_trains_as_the_oracle_does),
+    };
+    return cmocka_run_group_tests_name("models", tests, NULL, NULL);
+}
