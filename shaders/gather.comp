@@ -2,7 +2,7 @@
 // gather: x[i] = data[order[first + i]] * scale + offset, y[i] = targets[order[first + i]], for the batch's row i
 // data (resident rows, features) as stored, targets (resident rows, target_words), scaling (2, features), order
 // (positions), x (batch, features), y (batch, target_words). Rows past the schedule's are zero.
-// One invocation converts four neighbouring features of one row of x, or copies one word of y.
+// A workgroup fills one row; an invocation converts four neighbouring features at a time, and copies words of y.
 #include "common.glsl"
 #define LF_SCHEDULE_SLOT 4
 LF_READ_WORDS(0, data)
@@ -48,22 +48,19 @@ vec4 load4(uint row, uint feature)
 
 void main()
 {
-    uint quads = (features + 3) / 4, at = lf_invocation();
+    uint row = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    if (row >= batch)
+        return;
     lf_schedule_row now = lf_schedule_at(lf_schedule_position(step));
-    if (at < batch * quads) {
-        uint row = at / quads, feature = at % quads * 4, to = row * features + feature;
-        vec4 value = vec4(0);
-        if (row < now.rows) {
-            vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, features);
-            vec4 offset = LF_LOAD_QUAD(QUADS, scaling, features + feature, feature, features);
-            value = load4(LF_LOAD(order, now.first + row), feature) * scale + offset;
-        }
-        LF_STORE_QUAD(QUADS, x, to, feature, features, value)
-    } else if (at - batch * quads < batch * target_words) {
-        uint to = at - batch * quads, row = to / target_words;
-        uint value = 0;
-        if (row < now.rows)
-            value = LF_LOAD(targets, LF_LOAD(order, now.first + row) * target_words + to % target_words);
-        y_out[to] = value;
+    bool counts = row < now.rows;
+    uint resident = counts ? LF_LOAD(order, now.first + row) : 0;
+    for (uint feature = 4 * gl_LocalInvocationID.x; feature < features; feature += 4 * gl_WorkGroupSize.x) {
+        vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, features);
+        vec4 offset = LF_LOAD_QUAD(QUADS, scaling, features + feature, feature, features);
+        vec4 value = load4(resident, feature) * scale + offset;
+        value = counts ? value : vec4(0);
+        LF_STORE_QUAD(QUADS, x, row * features + feature, feature, features, value)
     }
+    for (uint word = gl_LocalInvocationID.x; word < target_words; word += gl_WorkGroupSize.x)
+        y_out[row * target_words + word] = counts ? LF_LOAD(targets, resident * target_words + word) : 0;
 }

@@ -56,12 +56,6 @@ void main()
     vec4 sum[ROWS * QUADS];
     for (uint i = 0; i < ROWS * QUADS; i++)
         sum[i] = vec4(0);
-#ifdef LF_COLUMN_SUMS
-    vec4 column_sum[QUADS];
-    for (uint q = 0; q < QUADS; q++)
-        column_sum[q] = vec4(0);
-#endif
-
     for (uint k = 0; k < depth; k += DEPTH_STEP) {
 #if LF_PRODUCT == LF_LEFT_TURNED
         vec4 left_part[ROWS / 4]; // rows along the vector
@@ -91,9 +85,6 @@ void main()
 #endif
                 for (uint i = 0; i < ROWS; i++)
                     sum[i * QUADS + q] += LEFT(i, d) * right_row;
-#ifdef LF_COLUMN_SUMS
-                column_sum[q] += right_row;
-#endif
             }
         }
     }
@@ -105,9 +96,17 @@ void main()
         for (uint i = 0; i < ROWS; i++)
             if (first_row + i < rows)
                 store(first_row + i, at, sum[i * QUADS + q]);
-#ifdef LF_COLUMN_SUMS
-        if (first_row == 0)
-            store_column_sum(at, column_sum[q]);
-#endif
     }
+
+#ifdef LF_COLUMN_SUMS
+    // A loop of its own, which all but the first rows skip, costs less than one more sum in the loop above.
+    for (uint q = 0; q < QUADS; q++) {
+        uint at = first_column + q * LANES * 4;
+        vec4 column_sum = vec4(0);
+        for (uint k = first_row == 0 && at < columns ? 0 : depth; k < depth; k++)
+            column_sum += LF_LOAD_QUAD(RIGHT_QUADS, right, k * columns + at, at, columns);
+        if (first_row == 0 && at < columns)
+            store_column_sum(at, column_sum);
+    }
+#endif
 }

@@ -121,10 +121,11 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
         hardware = strcmp(asked, "cpu");
     if (hardware)
         *tiles = (vk_tiles){ .lanes = 8, .bands = 8, .rows = 4, .quads = 1, .sweep_lanes = 256, .sweep_items = 1,
-                             .loss_lanes = 32 };
+                             .gather_lanes = 64, .loss_lanes = 32 };
     else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
         *tiles = (vk_tiles){ .texel = true, .lanes = subgroup, .bands = 1, .rows = 8, .quads = 2,
-                             .sweep_lanes = subgroup, .sweep_items = 16, .loss_lanes = 1 };
+                             .sweep_lanes = 128, .sweep_items = 4,
+                             .gather_lanes = subgroup, .loss_lanes = 1 };
 }
 
 uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, bool hardware)

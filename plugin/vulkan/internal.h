@@ -55,7 +55,8 @@ typedef struct vk_tiles {
     uint32_t lanes, bands;  // workgroup of a product
     uint32_t rows, quads;   // of a product that an invocation owns; rows a multiple of 4
     uint32_t sweep_lanes, sweep_items;
-    uint32_t loss_lanes;    // invocations on a row of a loss
+    uint32_t gather_lanes;  // invocations on a row of the batch
+    uint32_t loss_lanes;    // on a row of a loss
 } vk_tiles;
 
 // ---- the device

@@ -66,12 +66,11 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
     use(call, prog, op, LF_GATHER_SCHEDULE, VIEW_WORD4);
     use(call, prog, op, LF_GATHER_X, VIEW_FLOAT);
     use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
-    uint32_t lanes = dev->tiles.sweep_lanes;
-    const uint32_t spec[] = { lanes, quads, 8 * (uint32_t)lf_dtype_size(stored), stored == LF_F32 ? 2 : is_signed };
+    const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored), stored == LF_F32 ? 2 : is_signed };
     const uint32_t push[] = { 0, op->rows, op->inputs, target_words };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
-    set_groups(dev, call, divide_up((uint64_t)op->rows * (divide_up(op->inputs, 4) + target_words), lanes));
+    set_groups(dev, call, op->rows);
 }
 
 // sum (rows, columns) over depth; see product.glsl.
