@@ -42,6 +42,20 @@ static lf_h5_node *nodes_add(nodes *list, const char *object, const char *attrib
     return &grown[list->count++];
 }
 
+static int64_t *integers(hid_t object, lf_h5_read *read, hid_t type, size_t count)
+{
+    int64_t *values = calloc(count, sizeof *values);
+    bool is_unsigned = H5Tget_sign(type) == H5T_SGN_NONE;
+    if (values && !read(object, is_unsigned ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, values)) {
+        free(values);
+        return NULL;
+    }
+    // HDF5 1.10 turns some big unsigned values into negative ones.
+    for (size_t i = 0; values && is_unsigned && i < count; i++)
+        values[i] = (uint64_t)values[i] > INT64_MAX ? INT64_MAX : values[i];
+    return values;
+}
+
 // Shape and values of a data set or attribute. Values that cannot be read here stay NULL, as those beyond the limit.
 static void fill(lf_h5_node *node, hid_t object, lf_h5_read *read, hid_t type, hid_t space, size_t limit)
 {
@@ -64,16 +78,11 @@ static void fill(lf_h5_node *node, hid_t object, lf_h5_read *read, hid_t type, h
             node->texts = (const char *const *)lf_h5_texts(object, read, type, space, node->path, NULL);
         break;
     case H5T_INTEGER:
-    case H5T_ENUM: {
+    case H5T_ENUM:
         node->kind = LF_H5_INTEGER;
-        int64_t *values = wanted ? calloc(node->count, sizeof *values) : NULL;
-        if (values && !read(object, H5T_NATIVE_INT64, values)) {
-            free(values);
-            values = NULL;
-        }
-        node->integers = values;
+        if (wanted)
+            node->integers = integers(object, read, type, node->count);
         break;
-    }
     case H5T_FLOAT: {
         node->kind = LF_H5_FLOAT;
         double *values = wanted ? calloc(node->count, sizeof *values) : NULL;
