@@ -1,0 +1,212 @@
+// The oracle itself, on which the device suite stands: its gradients against finite differences of its losses, its losses
+// and optimizers against the textbook's formulas.
+#include "trainer.h"
+
+enum { BATCH = 6, ROWS = 4, OUTPUTS = 3 }; // the batch is short: its two empty rows must count nowhere
+
+static double mean_loss(test_trainer *t)
+{
+    double metrics[BATCH][LF_METRIC_COUNT], sum = 0;
+    rig_run(&t->rig, LF_PHASE_LOAD, LF_PHASE_FORWARD, 1);
+    rig_get(&t->rig, t->program->metrics, metrics[0]);
+    for (uint32_t i = 0; i < BATCH; i++)
+        sum += metrics[i][LF_METRIC_LOSS];
+    return sum / ROWS;
+}
+
+static test_training make_training(lf_activation first, lf_activation second, lf_loss loss)
+{
+    return (test_training){
+        .what = lf_activation_name(second),
+        .layers = { LINEAR(5, 7), ACTIVATION(first), LINEAR(7, 6), ACTIVATION(second), LINEAR(6, OUTPUTS) },
+        .layer_count = 5,
+        .loss = loss,
+        .optimizer = { .kind = LF_OPTIMIZER_SGD, .lr = .1 },
+        .rows = ROWS, .batch = BATCH, .steps = 1, .stored = LF_F32,
+    };
+}
+
+static void check_gradients(const test_training *training)
+{
+    test_trainer t;
+    trainer_init(&t, oracle, training, true);
+    rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_REDUCE, 1);
+    size_t count = t.model->block_count;
+    double *weights = calloc(2 * count, sizeof *weights), *grads = weights + count;
+    assert_non_null(weights);
+    rig_get(&t.rig, t.program->weights, weights);
+    rig_get(&t.rig, t.program->grads, grads);
+    for (size_t p = 0; p < t.model->tensor_count; p++) {
+        const lf_param *param = &t.model->tensors[p];
+        double most = 0;
+        for (size_t e = 0; e < lf_param_size(param); e++) {
+            size_t at = param->offset + e;
+            double weight = weights[at], h = 1e-5;
+            weights[at] = weight + h;
+            rig_put(&t.rig, t.program->weights, weights);
+            double above = mean_loss(&t);
+            weights[at] = weight - h;
+            rig_put(&t.rig, t.program->weights, weights);
+            double below = mean_loss(&t), slope = (above - below) / (2 * h);
+            weights[at] = weight;
+            most = fmax(most, fabs(grads[at]));
+            if (!(fabs(slope - grads[at]) <= 1e-8))
+                fail_msg("%s with %s and %s: gradient of %s[%zu]: %.12g, but the loss changes by %.12g, bound 1e-8",
+                         lf_loss_name(training->loss), lf_activation_name(training->layers[1].activation), training->what,
+                         param->name, e, grads[at], slope);
+        }
+        assert_true(most > 1e-3); // or nothing was compared
+    }
+    free(weights);
+    trainer_finish(&t);
+}
+
+static void gradients_are_the_slopes_of_the_loss(void **state)
+{
+    (void)state;
+    for (lf_loss loss = LF_LOSS_CROSS_ENTROPY; loss < LF_LOSS_COUNT; loss++)
+        for (lf_activation a = LF_ACT_RELU; a < LF_ACT_COUNT; a++) {
+            test_training training = make_training(a, a == LF_ACT_TANH ? LF_ACT_GELU : LF_ACT_TANH, loss);
+            check_gradients(&training);
+            training = make_training(LF_ACT_SIGMOID, a, loss);
+            check_gradients(&training);
+        }
+}
+
+static void gradients_pass_activations_that_stand_alone(void **state)
+{
+    (void)state;
+    for (lf_activation a = LF_ACT_RELU; a < LF_ACT_COUNT; a++) {
+        test_training training = {
+            .what = "alone",
+            .layers = { ACTIVATION(a), LINEAR(5, 7), ACTIVATION(LF_ACT_TANH), ACTIVATION(a), LINEAR(7, OUTPUTS),
+                        ACTIVATION(LF_ACT_SOFTPLUS), ACTIVATION(a) },
+            .layer_count = 7,
+            .loss = LF_LOSS_MSE,
+            .optimizer = { .kind = LF_OPTIMIZER_SGD, .lr = .1 },
+            .rows = ROWS, .batch = BATCH, .steps = 1, .stored = LF_F32,
+        };
+        check_gradients(&training);
+    }
+}
+
+static void losses_are_the_textbooks(void **state)
+{
+    (void)state;
+    for (lf_loss loss = LF_LOSS_CROSS_ENTROPY; loss < LF_LOSS_COUNT; loss++) {
+        test_training training = make_training(LF_ACT_TANH, LF_ACT_TANH, loss);
+        test_trainer t;
+        double z[BATCH][OUTPUTS], targets[ROWS][OUTPUTS], labels[ROWS], metrics[BATCH][LF_METRIC_COUNT], order[ROWS];
+        trainer_init(&t, oracle, &training, true);
+        rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_FORWARD, 1);
+        rig_get(&t.rig, t.program->output, z[0]);
+        rig_get(&t.rig, t.program->metrics, metrics[0]);
+        rig_get(&t.rig, t.program->order, order);
+        rig_get(&t.rig, t.program->targets, loss == LF_LOSS_MSE ? targets[0] : labels);
+        for (uint32_t i = 0; i < ROWS; i++) {
+            double want = 0, sum = 0;
+            uint32_t row = (uint32_t)order[i], best = 0;
+            for (uint32_t j = 0; j < OUTPUTS; j++) {
+                sum += exp(z[i][j]);
+                best = z[i][j] > z[i][best] ? j : best;
+                if (loss == LF_LOSS_MSE)
+                    want += (z[i][j] - targets[row][j]) * (z[i][j] - targets[row][j]) / OUTPUTS;
+            }
+            if (loss == LF_LOSS_CROSS_ENTROPY)
+                want = -log(exp(z[i][(uint32_t)labels[row]]) / sum);
+            if (!(fabs(metrics[i][LF_METRIC_LOSS] - want) < 1e-13))
+                fail_msg("%s, row %u: %.17g instead of %.17g", lf_loss_name(loss), i, metrics[i][LF_METRIC_LOSS], want);
+            double hit = loss == LF_LOSS_CROSS_ENTROPY && best == (uint32_t)labels[row];
+            assert_true(metrics[i][LF_METRIC_HIT] == hit);
+        }
+        for (uint32_t i = ROWS; i < BATCH; i++)
+            assert_true(metrics[i][LF_METRIC_LOSS] == 0 && metrics[i][LF_METRIC_HIT] == 0);
+        trainer_finish(&t);
+    }
+}
+
+// One update of one weight, as the papers write it; t counts from 1.
+static void textbook_update(const lf_optimizer *o, int t, double g, double *w, double *m, double *v)
+{
+    double lr = o->lr, beta1 = (double)o->beta1, beta2 = (double)o->beta2, decay = (double)o->weight_decay;
+    if (o->kind == LF_OPTIMIZER_SGD) {
+        g += decay * *w;
+        *m = (double)o->momentum * *m + g;
+        *w -= lr * (o->nesterov ? g + (double)o->momentum * *m : *m);
+        return;
+    }
+    if (o->kind == LF_OPTIMIZER_ADAM)
+        g += decay * *w;
+    else
+        *w -= lr * decay * *w;
+    *m = beta1 * *m + (1 - beta1) * g;
+    *v = beta2 * *v + (1 - beta2) * g * g;
+    double m_hat = *m / (1 - pow(beta1, t)), v_hat = *v / (1 - pow(beta2, t));
+    *w -= lr * m_hat / (sqrt(v_hat) + (double)o->eps);
+}
+
+static void check_optimizer(const lf_optimizer *optimizer)
+{
+    enum { STEPS = 10 };
+    test_training training = make_training(LF_ACT_TANH, LF_ACT_SILU, LF_LOSS_MSE);
+    training.optimizer = *optimizer;
+    training.steps = STEPS;
+    test_trainer t;
+    trainer_init(&t, oracle, &training, true);
+    size_t count = t.model->block_count;
+    double *memory = calloc(5 * count, sizeof *memory);
+    assert_non_null(memory);
+    double *w = memory, *m = w + count, *v = m + count, *g = v + count, *got = g + count;
+    rig_get(&t.rig, t.program->weights, w);
+    for (int step = 1; step <= STEPS; step++) {
+        rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_REDUCE, 1);
+        rig_get(&t.rig, t.program->grads, g);
+        rig_run(&t.rig, LF_PHASE_UPDATE, LF_PHASE_UPDATE, 1);
+        rig_get(&t.rig, t.program->weights, got);
+        for (size_t p = 0; p < t.model->tensor_count; p++)
+            for (size_t e = 0; e < lf_param_size(&t.model->tensors[p]); e++) {
+                size_t at = t.model->tensors[p].offset + e;
+                textbook_update(optimizer, step, g[at], &w[at], &m[at], &v[at]);
+                // The rates in the schedule are floats; everything else is double.
+                if (!(fabs(got[at] - w[at]) <= 1e-7 * optimizer->lr * step))
+                    fail_msg("%s, step %d: weight %zu of %s is %.12g instead of %.12g", lf_optimizer_name(optimizer->kind),
+                             step, e, t.model->tensors[p].name, got[at], w[at]);
+            }
+    }
+    free(memory);
+    trainer_finish(&t);
+}
+
+static void optimizers_are_the_textbooks(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < 4; variant++) {
+        lf_optimizer sgd = { .kind = LF_OPTIMIZER_SGD, .lr = .0625, .momentum = variant >= 2 ? .75f : 0,
+                             .nesterov = variant == 3, .weight_decay = variant % 2 ? .25f : 0 };
+        check_optimizer(&sgd);
+        lf_optimizer adam = lf_optimizer_default(variant < 2 ? LF_OPTIMIZER_ADAM : LF_OPTIMIZER_ADAMW);
+        adam.lr = .0625;
+        adam.weight_decay = variant % 2 ? .25f : 0;
+        check_optimizer(&adam);
+    }
+}
+
+int main(void)
+{
+    lf_error err;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(losses_are_the_textbooks),
+        cmocka_unit_test(gradients_are_the_slopes_of_the_loss),
+        cmocka_unit_test(gradients_pass_activations_that_stand_alone),
+        cmocka_unit_test(optimizers_are_the_textbooks),
+    };
+    device = oracle = lf_device_open("cpu", &err);
+    if (!oracle) {
+        printf("failed: %s\n", err.text);
+        return 1;
+    }
+    int failures = cmocka_run_group_tests_name("oracle", tests, NULL, NULL);
+    if (!failures)
+        lf_device_close(oracle);
+    return failures != 0;
+}

@@ -1,0 +1,296 @@
+// Trainings repeated from fixtures/pytorch.h5, which PyTorch wrote in float64 (make_pytorch.py says what it holds): the
+// losses of 100 steps and the weights after them. test_parity DEVICE.
+#include <hdf5.h>
+
+#include "trainer.h"
+
+enum { SKIPPED = 77, STEPS = 100, LAYERS_MAX = 4, FORMULA_STRIDE = 97 };
+
+static hid_t file;
+
+typedef struct parity_case {
+    const char *name;
+    uint32_t widths[LAYERS_MAX + 1], linears, rows, formula;
+    char text[128]; // the last text attribute that was read
+    test_training training;
+} parity_case;
+
+static void read_attribute(const char *group, const char *name, hid_t type, void *out)
+{
+    hid_t id = H5Aopen_by_name(file, group, name, H5P_DEFAULT, H5P_DEFAULT);
+    if (id < 0 || H5Aread(id, type, out) < 0)
+        fail_msg("%s/@%s cannot be read", group, name);
+    H5Aclose(id);
+}
+
+static const char *read_text(parity_case *c, const char *name)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, sizeof c->text);
+    read_attribute(c->name, name, type, c->text);
+    H5Tclose(type);
+    return c->text;
+}
+
+static uint32_t read_uint(const parity_case *c, const char *name)
+{
+    uint32_t value;
+    read_attribute(c->name, name, H5T_NATIVE_UINT32, &value);
+    return value;
+}
+
+static double read_double(const parity_case *c, const char *name)
+{
+    double value;
+    read_attribute(c->name, name, H5T_NATIVE_DOUBLE, &value);
+    return value;
+}
+
+// The elements of a data set, which the caller frees.
+static double *read_values(const char *group, const char *name, size_t count)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", group, name);
+    hid_t id = H5Dopen2(file, path, H5P_DEFAULT), space = id < 0 ? -1 : H5Dget_space(id);
+    double *values = calloc(count, sizeof *values);
+    if (space < 0 || H5Sget_simple_extent_npoints(space) != (hssize_t)count ||
+        H5Dread(id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
+        fail_msg("%s: cannot be read as %zu elements", path, count);
+    H5Sclose(space);
+    H5Dclose(id);
+    return values;
+}
+
+static void read_optimizer(parity_case *c)
+{
+    lf_optimizer *optimizer = &c->training.optimizer;
+    const char *kind = read_text(c, "optimizer");
+    optimizer->kind = !strcmp(kind, "sgd") ? LF_OPTIMIZER_SGD : !strcmp(kind, "adam") ? LF_OPTIMIZER_ADAM : LF_OPTIMIZER_ADAMW;
+    assert_string_equal(lf_optimizer_name(optimizer->kind), kind);
+    optimizer->lr = read_double(c, "lr");
+    optimizer->momentum = (float)read_double(c, "momentum");
+    optimizer->nesterov = read_uint(c, "nesterov");
+    optimizer->beta1 = (float)read_double(c, "beta1");
+    optimizer->beta2 = (float)read_double(c, "beta2");
+    optimizer->eps = (float)read_double(c, "eps");
+    optimizer->weight_decay = (float)read_double(c, "weight_decay");
+}
+
+static void read_case(parity_case *c)
+{
+    test_training *training = &c->training;
+    training->what = c->name;
+    read_attribute(c->name, "widths", H5T_NATIVE_UINT32, c->widths);
+    char *rest = NULL, *name;
+    lf_activation activation;
+    read_text(c, "activations");
+    for (name = strtok_r(c->text, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        assert_true(lf_activation_find(name, &activation));
+        training->layers[training->layer_count++] = (lf_layer)LINEAR(c->widths[c->linears], c->widths[c->linears + 1]);
+        training->layers[training->layer_count++] =
+            (lf_layer){ .kind = LF_LAYER_ACTIVATION, .activation = activation,
+                        .alpha = lf_activation_default_alpha(activation) };
+        c->linears++;
+    }
+    training->layers[training->layer_count++] = (lf_layer)LINEAR(c->widths[c->linears], c->widths[c->linears + 1]);
+    c->linears++;
+    assert_true(lf_loss_find(read_text(c, "loss"), &training->loss));
+    read_optimizer(c);
+    training->rows = read_uint(c, "rows");
+    training->batch = read_uint(c, "batch");
+    training->steps = STEPS;
+    c->formula = read_uint(c, "formula");
+    training->stored = c->formula ? LF_U8 : LF_F32;
+}
+
+// 32 bits from 32 bits (Murmur3's finalizer), twin of mix() in make_pytorch.py.
+static uint32_t mix(uint32_t h)
+{
+    h = (h ^ h >> 16) * 0x85EBCA6Bu;
+    h = (h ^ h >> 13) * 0xC2B2AE35u;
+    return h ^ h >> 16;
+}
+
+static double *digits(uint32_t rows, uint32_t inputs, double *labels)
+{
+    double *x = calloc((size_t)rows * inputs, sizeof *x);
+    assert_non_null(x);
+    for (uint32_t i = 0; i < rows; i++) {
+        labels[i] = i * 7 % 10;
+        for (uint32_t j = 0; j < inputs; j++) {
+            uint32_t noise = mix((1u << 24) | (i * 1000 + j));
+            bool ink = (mix((uint32_t)labels[i] * 1000 + j) & 7) < 2 && (noise & 3) != 0;
+            x[(size_t)i * inputs + j] = ink ? noise >> 24 : 0;
+        }
+    }
+    return x;
+}
+
+static void put_rows(const parity_case *c, test_trainer *t)
+{
+    uint32_t rows = c->training.rows, inputs = t->model->inputs;
+    size_t target_count = rig_elements(t->program, t->program->targets);
+    double *x, *y, *scaling = calloc(2 * inputs, sizeof *scaling), *order = calloc(rows, sizeof *order);
+    assert_true(scaling && order);
+    if (c->formula) {
+        y = calloc(target_count, sizeof *y);
+        assert_non_null(y);
+        x = digits(rows, inputs, y);
+    } else {
+        x = read_values(c->name, "x", (size_t)rows * inputs);
+        y = read_values(c->name, "y", target_count);
+    }
+    for (uint32_t j = 0; j < inputs; j++)
+        scaling[j] = c->formula ? 1. / 256 : 1;
+    for (uint32_t i = 0; i < rows; i++)
+        order[i] = i;
+    rig_put(&t->rig, t->program->data, x);
+    rig_put(&t->rig, t->program->targets, y);
+    rig_put(&t->rig, t->program->scaling, scaling);
+    rig_put(&t->rig, t->program->order, order);
+    free(x);
+    free(y);
+    free(scaling);
+    free(order);
+}
+
+// Which parameter of which linear layer a tensor of the model is, in the fixture's words.
+static void parameter_path(const test_trainer *t, size_t tensor, const char *part, char path[64])
+{
+    const char *slash = strchr(t->model->tensors[tensor].name, '/');
+    assert_non_null(slash);
+    snprintf(path, 64, "%s/%zu%s", part, tensor / 2, slash);
+}
+
+static void put_weights(const parity_case *c, test_trainer *t)
+{
+    const lf_model *model = t->model;
+    double *block = calloc(model->block_count, sizeof *block);
+    assert_non_null(block);
+    for (size_t p = 0; p < model->tensor_count; p++) {
+        size_t count = lf_param_size(&model->tensors[p]);
+        double *at = block + model->tensors[p].offset;
+        if (c->formula) {
+            double inputs = c->widths[p / 2];
+            for (uint32_t i = 0; i < count; i++)
+                at[i] = (float)((mix(i + ((16 + (uint32_t)p) << 20)) / 2147483648. - 1) / sqrt(inputs));
+        } else {
+            char path[64];
+            parameter_path(t, p, "initial", path);
+            double *values = read_values(c->name, path, count);
+            memcpy(at, values, count * sizeof *at);
+            free(values);
+        }
+    }
+    rig_put(&t->rig, t->program->weights, block);
+    free(block);
+}
+
+static void check_losses(const parity_case *c, const test_trainer *t, double bound)
+{
+    uint32_t first = 0, batch = c->training.batch;
+    double *metrics = calloc(rig_elements(t->program, t->program->metrics), sizeof *metrics);
+    double *want = read_values(c->name, "losses", STEPS);
+    assert_non_null(metrics);
+    rig_get(&t->rig, t->program->metrics, metrics);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        uint32_t rows = c->training.rows - first < batch ? c->training.rows - first : batch;
+        double loss = 0;
+        for (uint32_t i = 0; i < batch; i++)
+            loss += metrics[((size_t)step * batch + i) * LF_METRIC_COUNT + LF_METRIC_LOSS] / rows;
+        if (!(fabs(loss - want[step]) <= bound * want[step]))
+            fail_msg("%s on %s: loss of step %u is %.9g, PyTorch's %.9g, bound %g", c->name, t->rig.dev->info.id, step, loss,
+                     want[step], bound);
+        first = (first + rows) % c->training.rows;
+    }
+    free(metrics);
+    free(want);
+}
+
+// Relative to the largest weight of the tensor.
+static void check_weights(const parity_case *c, const test_trainer *t, double bound)
+{
+    const lf_model *model = t->model;
+    double *block = calloc(model->block_count, sizeof *block);
+    assert_non_null(block);
+    rig_get(&t->rig, t->program->weights, block);
+    for (size_t p = 0; p < model->tensor_count; p++) {
+        char path[64];
+        size_t stride = c->formula && model->tensors[p].rows ? FORMULA_STRIDE : 1;
+        size_t count = (lf_param_size(&model->tensors[p]) + stride - 1) / stride;
+        parameter_path(t, p, "final", path);
+        double *want = read_values(c->name, path, count), most = 0;
+        for (size_t i = 0; i < count; i++)
+            most = fmax(most, fabs(want[i]));
+        for (size_t i = 0; i < count; i++) {
+            double got = block[model->tensors[p].offset + i * stride];
+            if (!(fabs(got - want[i]) <= bound * most))
+                fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, t->rig.dev->info.id, path, i,
+                         got, want[i], bound, most);
+        }
+        free(want);
+    }
+    free(block);
+}
+
+static void check_case(const char *name, lf_device *dev, bool in_float64, double bound)
+{
+    parity_case c = { .name = name };
+    test_trainer t;
+    read_case(&c);
+    trainer_init(&t, dev, &c.training, in_float64);
+    put_rows(&c, &t);
+    put_weights(&c, &t);
+    trainer_run(&t);
+    check_losses(&c, &t, bound);
+    check_weights(&c, &t, bound);
+    trainer_finish(&t);
+}
+
+static const char *const cases[] = { "adam", "adam_decay", "adamw", "sgd", "momentum", "nesterov", "digits" };
+
+static void the_oracle_trains_as_pytorch_does(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++)
+        check_case(cases[i], oracle, true, 2e-6); // the schedule's rates are floats
+}
+
+static void the_device_trains_as_pytorch_does(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++)
+        check_case(cases[i], device, false, 1e-4);
+}
+
+int main(int argc, char **argv)
+{
+    lf_error err;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_oracle_trains_as_pytorch_does),
+        cmocka_unit_test(the_device_trains_as_pytorch_does),
+    };
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s DEVICE\n", argv[0]);
+        return 2;
+    }
+    device = lf_device_open(argv[1], &err);
+    if (!device) {
+        bool absent = err.code == LF_ENOTFOUND || err.code == LF_EUNSUPPORTED;
+        printf("%s: %s\n", absent ? "skipped" : "failed", err.text);
+        return absent ? SKIPPED : 1;
+    }
+    oracle = lf_device_open("cpu", &err);
+    file = H5Fopen(LF_FIXTURES "/pytorch.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (!oracle || file < 0) {
+        printf("failed: %s\n", oracle ? LF_FIXTURES "/pytorch.h5 cannot be opened" : err.text);
+        return 1;
+    }
+    int failures = cmocka_run_group_tests_name("parity", tests, NULL, NULL);
+    H5Fclose(file);
+    if (failures)
+        return 1;
+    lf_device_close(oracle);
+    lf_device_close(device);
+    return 0;
+}
