@@ -31,6 +31,12 @@ static uint32_t find_family(VkPhysicalDevice physical)
     return found;
 }
 
+uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, const vk_tiles *tiles)
+{
+    uint64_t texels = (uint64_t)limits->maxTexelBufferElements * sizeof(uint32_t), range = limits->maxStorageBufferRange;
+    return (tiles->texel && texels < range ? texels : range) / 256 * 256;
+}
+
 static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *info)
 {
     VkPhysicalDeviceVulkan11Properties ids = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES };
@@ -70,7 +76,9 @@ static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *
     for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && memory.memoryHeaps[i].size > info->memory)
             info->memory = memory.memoryHeaps[i].size;
-    info->max_tensor = vk_max_operand(&p->limits, info->hardware_gpu);
+    vk_tiles tiles;
+    vk_tiles_choose(&tiles, info->hardware_gpu, 1);
+    info->max_tensor = vk_max_operand(&p->limits, &tiles);
 
     if (version < VK_API_VERSION_1_2)
         snprintf(info->unavailable, sizeof info->unavailable, "Vulkan %s, and 1.2 is needed", info->api_version);
@@ -126,14 +134,6 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
         *tiles = (vk_tiles){ .texel = true, .lanes = subgroup, .bands = 1, .rows = 8, .quads = 2,
                              .sweep_lanes = 128, .sweep_items = 4,
                              .gather_lanes = subgroup, .loss_lanes = 1 };
-}
-
-uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, bool hardware)
-{
-    vk_tiles tiles;
-    vk_tiles_choose(&tiles, hardware, 1);
-    uint64_t texels = (uint64_t)limits->maxTexelBufferElements * sizeof(uint32_t), range = limits->maxStorageBufferRange;
-    return (tiles.texel && texels < range ? texels : range) / 256 * 256;
 }
 
 static bool open_queue(vk_device *dev, lf_error *err)

@@ -100,7 +100,7 @@ typedef struct vk_buffer {
 // `subgroup`: invocations of one.
 void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup);
 // Bytes that one operand may span, a multiple of 256.
-uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, bool hardware);
+uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, const vk_tiles *tiles);
 
 // ---- memory.c
 

@@ -26,12 +26,6 @@ static uint64_t round_up(uint64_t bytes)
     return (bytes + 15) / 16 * 16; // whole groups of four words; tensors start at multiples of 256 bytes
 }
 
-// Bytes of the optimizer's block that one dispatch may sweep over.
-static uint64_t sweep_bytes(const vk_device *dev)
-{
-    return vk_max_operand(&dev->properties.limits, dev->base.info.hardware_gpu);
-}
-
 static void use(vk_call *call, const lf_program *prog, const lf_op *op, unsigned operand, vk_view view)
 {
     const lf_tensor *tensor = lf_op_tensor(prog, op, operand);
@@ -157,7 +151,7 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
 // Part `part` of the sweep over the optimizer's block.
 static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
 {
-    uint64_t most = sweep_bytes(dev), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
+    uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
     uint64_t bytes = rest < most ? rest : most;
     for (unsigned i = LF_UPDATE_GRADS; i <= LF_UPDATE_V; i++) {
         use(call, prog, op, i, VIEW_FLOAT4);
@@ -183,7 +177,7 @@ static void lower_update(const vk_device *dev, const lf_program *prog, const lf_
 uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_op *op, lf_error *err)
 {
     const char *device = dev->properties.deviceName;
-    uint64_t most = sweep_bytes(dev);
+    uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles);
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
         const lf_tensor *tensor = lf_op_tensor(prog, op, i);
         bool cut = is_sweep(op) && i != LF_UPDATE_SCHEDULE;
