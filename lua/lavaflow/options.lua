@@ -1,0 +1,215 @@
+-- Checks what scripts give: the only place that knows types, ranges, defaults and how a misuse is worded.
+-- The public functions of the package call this; each holds a table of rules, one per option.
+local options = {}
+
+local package_source = debug.getinfo(1, "S").source:match "^(.*)options%.lua$"
+
+--- "FILE:LINE: " of the script's line that is being run: the innermost frame of Lua outside this package.
+--- @return string # empty when there is none
+function options.position()
+  local level = 2
+  while true do
+    local info = debug.getinfo(level, "Sl")
+    if not info then return "" end
+    if info.what ~= "C" and info.source:sub(1, #package_source) ~= package_source then
+      return ("%s:%d: "):format(info.source:match "^@(.*)" or info.short_src, info.currentline)
+    end
+    level = level + 1
+  end
+end
+
+--- Raises a misuse at the script's line.
+function options.fail(format, ...)
+  error(options.position() .. format:format(...), 0)
+end
+
+--- Calls a function of the plugin; its errors, which have no position, get the script's.
+function options.call(fn, ...)
+  local results = table.pack(pcall(fn, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local message = results[2]
+  if type(message) == "string" and not message:find "^[^:\n]+:%d+: " then message = options.position() .. message end
+  error(message, 0)
+end
+
+-- Edits that turn one name into the other: insert, delete, replace, and swap of neighbours.
+local function distance(a, b)
+  local before, row = {}, {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local last = row
+    row = { [0] = i }
+    for j = 1, #b do
+      local same = a:byte(i) == b:byte(j)
+      row[j] = math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (same and 0 or 1))
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], before[j - 2] + 1)
+      end
+    end
+    before = last
+  end
+  return row[#b]
+end
+
+--- The names, nearest to `name` first.
+--- @param name string
+--- @param names string[]
+--- @return string[]
+function options.nearest(name, names)
+  local sorted, distances = table.move(names, 1, #names, 1, {}), {}
+  for _, other in ipairs(names) do distances[other] = distance(name:lower(), other:lower()) end
+  table.sort(sorted, function(a, b)
+    if distances[a] ~= distances[b] then return distances[a] < distances[b] end
+    return a < b
+  end)
+  return sorted
+end
+
+--- The keys of a table that are text, sorted.
+--- @return string[]
+function options.names(t)
+  local names = {}
+  for name in pairs(t) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+local described = {
+  ["lavaflow.model"] = "a model", ["lavaflow.part"] = "a part of a data set", ["lavaflow.dataset"] = "a data set",
+  ["lavaflow.layer"] = "a layer", ["lavaflow.optimizer"] = "an optimizer",
+}
+
+--- The `__name` of a handle, a layer or an optimizer, or the Lua type.
+function options.kind(value)
+  local meta = (type(value) == "userdata" or type(value) == "table") and getmetatable(value)
+  return type(meta) == "table" and meta.__name or type(value)
+end
+
+--- How a value stands in a message.
+function options.show(value)
+  local kind = options.kind(value)
+  if kind == "nil" then return "nothing" end
+  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "string" then return #value <= 60 and '"' .. value .. '"' or '"' .. value:sub(1, 57) .. '…"' end
+  return described[kind] or "a " .. kind
+end
+
+-- Each takes the value and its rule and gives the value to use, or nil and what was expected.
+local types = {}
+
+function types.whole(value, rule)
+  local whole = math.type(value) and math.tointeger(value)
+  if whole and whole >= (rule.min or math.mininteger) and whole <= (rule.max or math.maxinteger) then return whole end
+  if rule.min and rule.max then return nil, ("a whole number in %d..%d"):format(rule.min, rule.max) end
+  return nil, "a whole number" .. (rule.min and " of at least " .. rule.min or "")
+end
+
+function types.number(value, rule)
+  local finite = type(value) == "number" and value - value == 0
+  if finite and value >= (rule.min or -math.huge) and value > (rule.above or -math.huge)
+    and value < (rule.below or math.huge) then
+    return value
+  end
+  local range = {}
+  if rule.min then range[#range + 1] = "of at least " .. rule.min end
+  if rule.above then range[#range + 1] = "above " .. rule.above end
+  if rule.below then range[#range + 1] = "below " .. rule.below end
+  return nil, #range > 0 and "a number " .. table.concat(range, " and ") or "a finite number"
+end
+
+function types.boolean(value)
+  if type(value) == "boolean" then return value end
+  return nil, "true or false"
+end
+
+function types.text(value, rule)
+  if type(value) == "string" and value ~= "" and not value:find "\0" then return value end
+  return nil, rule.expected or "a text"
+end
+
+function types.name(value)
+  if type(value) == "string" and value:find "^[%w_-]+$" then return value end
+  return nil, "a name of letters, digits, _ and -"
+end
+
+function types.choice(value, rule)
+  for _, name in ipairs(rule.of) do
+    if name == value then return value end
+  end
+  return nil, "one of " .. table.concat(rule.of, ", ")
+end
+
+types["function"] = function(value)
+  if type(value) == "function" then return value end
+  return nil, "a function"
+end
+
+function types.table(value, rule)
+  if type(value) == "table" then return value end
+  return nil, rule.expected or "a table"
+end
+
+function types.model(value)
+  if options.kind(value) == "lavaflow.model" then return value end
+  return nil, "a model"
+end
+
+function types.part(value)
+  if options.kind(value) == "lavaflow.part" then return value end
+  return nil, "a part of a data set, such as data.train"
+end
+
+function types.optimizer(value)
+  if options.kind(value) == "lavaflow.optimizer" then return value end
+  return nil, "an optimizer, such as lf.adam { lr = 1e-3 }"
+end
+
+--- Checks one value. `where` is the function's name in messages, `name` the argument's.
+function options.value(where, name, rule, value)
+  local checked, expected = types[rule[1]](value, rule)
+  if checked == nil then options.fail("%s: %s: expected %s, got %s", where, name, expected, options.show(value)) end
+  return checked
+end
+
+--- Checks a table of options against its rules and gives a new table with defaults filled in.
+--- A rule is { type, … }: `required`, `default`, and the type's own: min, max, above, below, of, expected.
+--- @param where string the function's name in messages
+--- @param rules table<string, table>
+--- @param given table|nil
+--- @return table
+function options.check(where, rules, given)
+  if given == nil then given = {} end
+  if type(given) ~= "table" or getmetatable(given) then
+    options.fail("%s: expected a table of options, got %s", where, options.show(given))
+  end
+  for name in pairs(given) do
+    if not rules[name] then
+      local names = options.names(rules)
+      local near = table.concat(options.nearest(tostring(name), names), ", ", 1, math.min(3, #names))
+      options.fail("%s: unknown option %s; the nearest are %s", where, options.show(name), near)
+    end
+  end
+  local checked = {}
+  for _, name in ipairs(options.names(rules)) do
+    local rule, value = rules[name], given[name]
+    if value == nil and not rule.required then
+      checked[name] = rule.default
+    else
+      checked[name] = options.value(where, name, rule, value)
+    end
+  end
+  return checked
+end
+
+--- A table whose missing names are errors that list those there are: `what` has no NAME.
+function options.strict(t, what)
+  return setmetatable(t, { __index = function(_, name)
+    local names = options.names(t)
+    local list = #names > 0 and table.concat(options.nearest(tostring(name), names), ", ") or "nothing"
+    options.fail("%s has no %s; it has %s", what, options.show(name), list)
+  end })
+end
+
+return options

@@ -1,0 +1,148 @@
+-- How a run goes, for a person: on a terminal one updating line per training, elsewhere one line per epoch.
+local progress = {}
+
+--- @class lavaflow.reporter
+local Reporter = {}
+Reporter.__index = Reporter
+
+-- Without luv there is no terminal to ask about, and nothing else here needs it.
+local has_uv, uv = pcall(require, "luv")
+
+local function terminal_columns()
+  if not has_uv or uv.guess_handle(1) ~= "tty" or os.getenv "TERM" == "dumb" then return nil end
+  local tty = uv.new_tty(1, false)
+  local columns = tty and tty:get_winsize()
+  if tty then tty:close() end
+  return columns and columns > 20 and columns or 80
+end
+
+--- @param given { quiet: boolean?, verbose: boolean? }
+--- @return lavaflow.reporter
+function progress.create(given)
+  return setmetatable({
+    quiet = given.quiet, verbose = given.verbose,
+    columns = not given.quiet and terminal_columns() or nil,
+  }, Reporter)
+end
+
+local function write(text)
+  io.stdout:write(text)
+  io.stdout:flush()
+end
+
+-- Leaves the updating line as it stands.
+function Reporter:close_line()
+  if self.open then write "\n" end
+  self.open = false
+end
+
+--- Prints a line, unless quiet.
+function Reporter:say(text)
+  if self.quiet then return end
+  self:close_line()
+  write(text .. "\n")
+end
+
+--- A message of the plugin or the runner; warnings and errors go to stderr.
+function Reporter:log(level, text)
+  if level == "error" or level == "warn" then
+    self:close_line()
+    io.stderr:write("lavaflow: ", level == "warn" and "warning: " or "", text, "\n")
+  elseif level == "info" or self.verbose then
+    self:say(text)
+  end
+end
+
+local function number(value)
+  local size = math.abs(value)
+  return (size ~= 0 and (size < 1e-3 or size >= 1e5) and "%.3e" or "%.4f"):format(value)
+end
+
+local function rate(rows)
+  if rows >= 1e6 then return ("%.1fM rows/s"):format(rows / 1e6) end
+  if rows >= 1e3 then return ("%.0fk rows/s"):format(rows / 1e3) end
+  return ("%.0f rows/s"):format(rows)
+end
+
+local function duration(seconds)
+  local whole = math.floor(math.min(seconds, 1e9) + 0.5)
+  if whole >= 3600 then return ("%d:%02d:%02d"):format(whole // 3600, whole // 60 % 60, whole % 60) end
+  return ("%d:%02d"):format(whole // 60, whole % 60)
+end
+
+local function values(logs, names)
+  local parts = {}
+  for _, name in ipairs(names) do
+    if logs[name] then parts[#parts + 1] = name .. " " .. number(logs[name]) end
+  end
+  return table.concat(parts, "  ")
+end
+
+--- A training's line.
+--- @class lavaflow.progress_line
+local Line = {}
+Line.__index = Line
+Line.__close = function(line) line.reporter:close_line() end
+
+local epoch_names = { "loss", "accuracy", "val_loss", "val_accuracy" }
+
+--- @param name string of the training
+--- @param asked string the device as the script or the command line gave it
+--- @return lavaflow.progress_line
+function Reporter:training(name, asked)
+  return setmetatable({ reporter = self, name = name, asked = asked, validation = "", next = 0 }, Line)
+end
+
+function Line:started(device)
+  local reporter = self.reporter
+  if self.asked ~= device.id then
+    reporter:say(("%s  device %s is %s (%s)"):format(self.name, self.asked, device.id, device.name))
+  elseif reporter.verbose then
+    reporter:say(("%s  device %s (%s)"):format(self.name, device.id, device.name))
+  end
+end
+
+function Line:update(text)
+  local reporter = self.reporter
+  write("\r" .. text:sub(1, reporter.columns - 1) .. "\27[K")
+  reporter.open = true
+end
+
+-- At most ten times a second: faster cannot be read.
+function Line:progress(info)
+  local reporter = self.reporter
+  if not reporter.columns or uv.hrtime() < self.next then return end
+  self.next = uv.hrtime() + 1e8
+  local text = ("%s  epoch %d/%d  %s%s"):format(self.name, info.epoch, info.epochs,
+    values(info, { "loss", "accuracy" }), self.validation)
+  if info.rows_per_second then text = text .. "  " .. rate(info.rows_per_second) end
+  if info.seconds_left then text = text .. "  " .. duration(info.seconds_left) .. " left" end
+  self:update(text)
+end
+
+function Line:epoch(epoch, logs, epochs)
+  local reporter = self.reporter
+  if reporter.quiet then return end
+  local text = ("%s  epoch %d/%d  %s"):format(self.name, epoch, epochs, values(logs, epoch_names))
+  if reporter.columns then
+    local validation = values(logs, { "val_loss", "val_accuracy" })
+    self.validation = validation ~= "" and "  " .. validation or ""
+    self:update(text)
+  else
+    reporter:say(text)
+  end
+end
+
+function Line:finished(history)
+  local reporter = self.reporter
+  reporter:close_line()
+  if reporter.verbose then
+    reporter:say(("%s  %d steps in %.2f s, %d submissions of %d dispatches, weights sha256 %s"):format(self.name,
+      history.steps, history.seconds, history.submissions, history.dispatches, history.digest))
+  end
+end
+
+--- Says nothing but warnings and errors.
+progress.silent = progress.create { quiet = true }
+
+return progress

@@ -1,0 +1,135 @@
+-- lf.params and lf.step: what a workflow script declares while it loads. Nothing runs here.
+local options = require "lavaflow.options"
+local files = require "lavaflow.files"
+
+local steps = {}
+
+--- @class lavaflow.step
+--- @field name string
+--- @field input table<string, string> paths, or "file.h5:/object"
+--- @field output table<string, string> paths
+--- @field params table
+--- @field run fun(s: lavaflow.session)
+
+--- @class lavaflow.workflow
+--- @field path string of the script
+--- @field name string
+--- @field text string the script
+--- @field modules { path: string, text: string }[] Lua files that it required from its own folder
+--- @field overrides table<string, string> `key=value` of the command line
+--- @field defaults table<string, number|string|boolean>
+--- @field params table<string, number|string|boolean> after overrides
+--- @field steps lavaflow.step[] in the order of the script
+--- @field by_name table<string, lavaflow.step>
+--- @field makers table<string, lavaflow.step> by normal path of each output
+
+local loading -- the workflow whose script is being loaded
+
+--- Runs `fn` with declarations going to `workflow`. Gives what pcall gives.
+function steps.collect(workflow, fn)
+  loading = workflow
+  local ok, message = xpcall(fn, function(message)
+    if type(message) ~= "string" or message:find "^[^:\n]+:%d+: " then return message end
+    return options.position() .. message
+  end)
+  loading = nil
+  return ok, message
+end
+
+local function the_workflow(where)
+  if not loading then
+    options.fail("%s: expected a workflow that is being loaded: `lavaflow run FILE.lua` runs one", where)
+  end
+  return loading
+end
+
+local expectations = { integer = "a whole number", float = "a number", boolean = "true or false", string = "a text" }
+
+-- The text of `key=value` as a value of the default's kind, or nil.
+local function parse(text, kind)
+  if kind == "string" then return text end
+  if kind == "boolean" then return ({ ["true"] = true, ["false"] = false })[text] end
+  local value = tonumber(text)
+  if not value or value - value ~= 0 then return nil end
+  if kind == "integer" then return math.tointeger(value) end
+  return value + 0.0
+end
+
+--- Declares parameters with their defaults; `key=value` on the command line replaces one and must be of its type.
+--- @generic T: table<string, number|string|boolean>
+--- @param defaults T
+--- @return T # reading a name that is not there raises
+function steps.params(defaults)
+  local workflow = the_workflow "lf.params"
+  options.value("lf.params", "defaults", { "table", expected = "a table of parameters" }, defaults)
+  local values = {}
+  for name, default in pairs(defaults) do
+    options.value("lf.params", "parameter " .. options.show(name), { "name" }, name)
+    local kind = math.type(default) or type(default)
+    if not expectations[kind] then
+      options.fail("lf.params: %s: expected a number, a text, true or false, got %s", name, options.show(default))
+    end
+    if workflow.params[name] ~= nil then options.fail("lf.params: %s: is declared twice", name) end
+    local value, text = default, workflow.overrides[name]
+    if text then
+      value = parse(text, kind)
+      if value == nil then
+        local expected = expectations[kind]
+        error(("%s=%s: expected %s, as the default %s is"):format(name, text, expected, options.show(default)), 0)
+      end
+    end
+    values[name], workflow.params[name], workflow.defaults[name] = value, value, default
+  end
+  return options.strict(values, "lf.params")
+end
+
+local step_rules = {
+  input = { "table", expected = "a table of paths" },
+  output = { "table", expected = "a table of paths" },
+  params = { "table", expected = "a table of parameters" },
+  run = { "function", required = true },
+}
+local PATH = { "text", expected = "a path" }
+
+local function paths(where, field, given)
+  local checked = {}
+  for name, value in pairs(given or {}) do
+    options.value(where, field .. " " .. options.show(name), { "name" }, name)
+    checked[name] = options.value(where, field .. " " .. name, PATH, value)
+  end
+  return options.strict(checked, ("%s: %s"):format(where, field))
+end
+
+local function declare(workflow, name, given)
+  local where = ('step "%s"'):format(name)
+  local step = options.check(where, step_rules, given)
+  step.name = name
+  step.input = paths(where, "input", step.input)
+  step.output = paths(where, "output", step.output)
+  step.params = getmetatable(step.params) and step.params or options.strict(step.params or {}, where .. ": params")
+  if workflow.by_name[name] then options.fail("%s: is declared twice", where) end
+  for _, path in pairs(step.output) do
+    local normal = files.normal(path)
+    local other = workflow.makers[normal]
+    if other then options.fail('%s: output %s: step "%s" writes it too', where, path, other.name) end
+    workflow.makers[normal] = step
+  end
+  workflow.steps[#workflow.steps + 1] = step
+  workflow.by_name[name] = step
+  return step
+end
+
+--- Declares a step: `lf.step "train" { input = {…}, output = {…}, params = P, run = function(s) … end }`. It depends on
+--- the steps whose outputs are its inputs.
+--- @param name string letters, digits, _ and -
+--- @return fun(given: { input: table?, output: table?, params: table?, run: fun(s: lavaflow.session) }): lavaflow.step
+function steps.step(name)
+  local workflow = the_workflow "lf.step"
+  options.value("lf.step", "name", { "name" }, name)
+  return function(given)
+    if loading ~= workflow then the_workflow "lf.step" end
+    return declare(workflow, name, given)
+  end
+end
+
+return steps

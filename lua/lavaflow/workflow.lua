@@ -1,0 +1,113 @@
+-- Loads a workflow script and puts its steps in order.
+local steps = require "lavaflow.steps"
+local options = require "lavaflow.options"
+local files = require "lavaflow.files"
+
+local workflow = {}
+
+-- What a script may use: loading it only builds tables, so there is nothing that touches files or other programs.
+local allowed = { "assert", "collectgarbage", "coroutine", "error", "getmetatable", "ipairs", "math", "next", "pairs",
+  "pcall", "print", "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "string", "table", "tonumber",
+  "tostring", "type", "utf8", "warn", "xpcall", "_VERSION" }
+local hidden = { io = true, os = true, debug = true, package = true, ["lavaflow.core"] = true }
+
+-- `require` of a script: Lua files of its own folder in the script's environment, which the run file records, then what
+-- is installed.
+local function script_require(flow, env)
+  local loaded = {}
+  return function(name)
+    if type(name) ~= "string" then options.fail("require: name: expected a text, got %s", options.show(name)) end
+    if env[name] and hidden[name] then return env[name] end
+    if hidden[name] then options.fail("require: %s: is not for workflows", name) end
+    if loaded[name] ~= nil then return loaded[name] end
+    local path = files.normal(files.folder(flow.path) .. "/" .. name:gsub("%.", "/") .. ".lua")
+    if not files.is_file(path) then return require(name) end
+    local text = assert(files.read(path))
+    flow.modules[#flow.modules + 1] = { path = path, text = text }
+    local chunk, message = load(text, "@" .. path, "t", env)
+    if not chunk then error(message, 0) end
+    local value = chunk(name)
+    loaded[name] = value == nil and true or value
+    return loaded[name]
+  end
+end
+
+local function environment(flow)
+  local env = { os = { time = os.time, date = os.date, getenv = os.getenv, clock = os.clock, difftime = os.difftime } }
+  for _, name in ipairs(allowed) do env[name] = _G[name] end
+  env._G = env
+  env.require = script_require(flow, env)
+  return env
+end
+
+--- Loads a script. `overrides` are texts by parameter name.
+--- @param path string
+--- @param overrides table<string, string>
+--- @return lavaflow.workflow? # nil and a message: the script is wrong
+--- @return string? message
+function workflow.load(path, overrides)
+  local text, message = files.read(path)
+  if not text then return nil, message end
+  local flow = { path = path, name = files.stem(path), text = text, modules = {}, overrides = overrides,
+    defaults = {}, params = {}, steps = {}, by_name = {}, makers = {} }
+  local chunk, wrong = load(text, "@" .. path, "t", environment(flow))
+  if not chunk then return nil, wrong end
+  local ok, failure = steps.collect(flow, chunk)
+  if not ok then return nil, tostring(failure) end
+  for _, name in ipairs(options.names(overrides)) do
+    if flow.params[name] == nil then
+      local near = table.concat(options.nearest(name, options.names(flow.params)), ", ")
+      return nil, ("%s: has no parameter %s; it has %s"):format(path, options.show(name),
+        near ~= "" and near or "none")
+    end
+  end
+  if #flow.steps == 0 then return nil, path .. ": declares no step" end
+  return flow
+end
+
+--- The steps whose outputs a step reads, in the order of its inputs' names.
+function workflow.dependencies(flow, step)
+  local found = {}
+  for _, name in ipairs(options.names(step.input)) do
+    local maker = flow.makers[files.normal(files.split_object(step.input[name]))]
+    if maker then found[#found + 1] = maker end
+  end
+  return found
+end
+
+--- The named steps (all, if none is) and those they depend on, each after what it depends on, otherwise as in the
+--- script.
+--- @return lavaflow.step[]? # nil and a message: no such step, or a cycle
+--- @return string? message
+function workflow.select(flow, names)
+  local order, state = {}, {}
+  local function visit(step)
+    if state[step] == "done" then return true end
+    if state[step] then return nil, ('step "%s": depends on itself'):format(step.name) end
+    state[step] = "open"
+    for _, other in ipairs(workflow.dependencies(flow, step)) do
+      local ok, message = visit(other)
+      if not ok then return nil, message end
+    end
+    state[step] = "done"
+    order[#order + 1] = step
+    return true
+  end
+  local wanted = {}
+  for _, name in ipairs(names) do
+    if not flow.by_name[name] then
+      return nil, ('%s: has no step "%s"; it has %s'):format(flow.path, name,
+        table.concat(options.nearest(name, options.names(flow.by_name)), ", "))
+    end
+    wanted[name] = true
+  end
+  for _, step in ipairs(flow.steps) do
+    if #names == 0 or wanted[step.name] then
+      local ok, message = visit(step)
+      if not ok then return nil, message end
+    end
+  end
+  return order
+end
+
+return workflow
