@@ -12,10 +12,15 @@
 
 #define VALIDATION_LAYER "VK_LAYER_KHRONOS_validation"
 
+typedef enum validation_mode { VALIDATION_OFF, VALIDATION_ON, VALIDATION_SYNC } validation_mode;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+// The instance outlives its users: drivers load slowly (lavapipe brings LLVM) and do not unload cleanly. It goes only
+// when another kind of validation is asked for.
 static VkInstance instance;
 static size_t users;
 static VkDebugUtilsMessengerEXT messenger;
+static validation_mode mode; // of `instance`
 
 static pthread_mutex_t message_lock = PTHREAD_MUTEX_INITIALIZER;
 static char message[900]; // the validation layer's first error since the last check; empty: none
@@ -102,6 +107,24 @@ static bool has_validation_layer(void)
     return found;
 }
 
+static validation_mode asked_mode(void)
+{
+    const char *asked = getenv("LAVAFLOW_VALIDATION");
+    if (!asked || !asked[0] || !strcmp(asked, "0"))
+        return VALIDATION_OFF;
+    return strcmp(asked, "sync") ? VALIDATION_ON : VALIDATION_SYNC;
+}
+
+static void destroy(void)
+{
+    if (messenger)
+        vkDestroyDebugUtilsMessengerEXT(instance, messenger, NULL);
+    if (instance)
+        vkDestroyInstance(instance, NULL);
+    messenger = VK_NULL_HANDLE;
+    instance = NULL;
+}
+
 static bool create(lf_error *err)
 {
     // volk fails for one reason only: there is no loader to open.
@@ -114,10 +137,10 @@ static bool create(lf_error *err)
                      VK_API_VERSION_MAJOR(volkGetInstanceVersion()), VK_API_VERSION_MINOR(volkGetInstanceVersion()));
         return false;
     }
-    const char *asked = getenv("LAVAFLOW_VALIDATION");
-    bool validation = asked && asked[0] && strcmp(asked, "0");
+    mode = asked_mode();
+    bool validation = mode != VALIDATION_OFF;
     if (validation && !has_validation_layer()) {
-        lf_error_set(err, LF_ENOTFOUND, "LAVAFLOW_VALIDATION=%s needs the layer %s, which is not installed", asked,
+        lf_error_set(err, LF_ENOTFOUND, "LAVAFLOW_VALIDATION is set, but the layer %s is not installed",
                      VALIDATION_LAYER);
         return false;
     }
@@ -126,7 +149,7 @@ static bool create(lf_error *err)
     const VkValidationFeatureEnableEXT sync = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
     VkValidationFeaturesEXT features = {
         .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-        .enabledValidationFeatureCount = validation && !strcmp(asked, "sync"),
+        .enabledValidationFeatureCount = mode == VALIDATION_SYNC,
         .pEnabledValidationFeatures = &sync,
     };
     VkDebugUtilsMessengerCreateInfoEXT messages = {
@@ -162,14 +185,15 @@ static bool create(lf_error *err)
     result = vkCreateDebugUtilsMessengerEXT(instance, &messages, NULL, &messenger);
     if (result == VK_SUCCESS)
         return true;
-    vkDestroyInstance(instance, NULL);
-    instance = NULL;
+    destroy();
     return vk_error(err, result, "cannot listen to the Vulkan validation layer");
 }
 
 VkInstance vk_instance_acquire(lf_error *err)
 {
     pthread_mutex_lock(&lock);
+    if (!users && mode != asked_mode())
+        destroy();
     if (instance || create(err))
         users++;
     VkInstance got = instance;
@@ -180,12 +204,6 @@ VkInstance vk_instance_acquire(lf_error *err)
 void vk_instance_release(void)
 {
     pthread_mutex_lock(&lock);
-    if (--users == 0) {
-        if (messenger)
-            vkDestroyDebugUtilsMessengerEXT(instance, messenger, NULL);
-        vkDestroyInstance(instance, NULL);
-        messenger = VK_NULL_HANDLE;
-        instance = NULL;
-    }
+    users--;
     pthread_mutex_unlock(&lock);
 }

@@ -21,7 +21,7 @@ __attribute__((format(printf, 3, 4)))
 #endif
 bool vk_error(lf_error *err, VkResult result, const char *format, ...);
 
-// ---- the instance: shared by all that use Vulkan in this process, gone with the last of them
+// ---- the instance: shared by all that use Vulkan in this process
 
 // NULL: no loader, no driver, or validation is asked for (LAVAFLOW_VALIDATION=1 or sync) and its layer is missing.
 VkInstance vk_instance_acquire(lf_error *err);

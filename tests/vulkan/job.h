@@ -27,7 +27,7 @@ job job_create(const char *device, const job_spec *spec, bool oracle);
 void job_destroy(job *job);
 // Runs and waits.
 void job_run(job *job, lf_phase first, lf_phase last, uint32_t steps);
-// A whole tensor as doubles; malloc'ed.
+// A whole tensor of numbers or labels, not of stored data, as doubles; malloc'ed.
 double *job_read(job *job, lf_tensor_id tensor, size_t *count);
 // Fails the test unless |a - b| <= bound (1 + |b|) everywhere, NaN equal to NaN.
 void job_expect_close(job *a, job *b, lf_tensor_id tensor, double bound);

@@ -189,7 +189,8 @@ static void steps_in_one_submission_give_the_bits_of_many(void **state)
     assert_int_equal(once.device->submissions, 1);
     assert_int_equal(often.device->submissions, 12);
     for (lf_tensor_id i = 0; i < (lf_tensor_id)once.program->tensor_count; i++)
-        job_expect_equal(&once, &often, i);
+        if (i != once.program->data)
+            job_expect_equal(&once, &often, i);
     job_destroy(&once);
     job_destroy(&often);
 }
@@ -368,8 +369,9 @@ static void damaged_kernel_caches_are_ignored(void **state)
         job_destroy(&j);
         char command[1024];
         snprintf(command, sizeof command,
-                 "cd '%s/lavaflow' && for f in vulkan-*; do test $(stat -c %%s \"$f\") -gt 64 && "
-                 "dd if=/dev/zero of=\"$f\" bs=1 seek=70 count=8 conv=notrunc 2>/dev/null; done",
+                 "cd '%s/lavaflow' && for f in vulkan-*; do "
+                 "test \"$(head -c 64 $f)\" = \"$(tail -c +65 $f | sha256sum | head -c 64)\" && "
+                 "dd if=/dev/zero of=$f bs=1 seek=70 count=8 conv=notrunc 2>/dev/null; done",
                  folder);
         assert_int_equal(system(command), 0);
     }
@@ -380,7 +382,7 @@ static void validation_errors_fail_the_next_wait(void **state)
 {
     (void)state;
     const char *validation = getenv("LAVAFLOW_VALIDATION");
-    if (!validation)
+    if (!validation || !strcmp(validation, "0"))
         skip();
     lf_error err = { 0 };
     lf_device *dev = lf_device_open(device, &err), *other = lf_device_open(device, &err);
