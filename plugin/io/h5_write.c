@@ -1,5 +1,7 @@
 #include "io/h5_write.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,11 +10,15 @@ enum { SERIES_CHUNK = 1024, DEFLATE_LEVEL = 4 };
 hid_t lf_h5_memory_create(size_t size, lf_error *err)
 {
     const size_t least = 64 << 10;
+    // HDF5 tells files in memory apart by their names: a run is open while a model is written.
+    static atomic_uint count;
+    char name[32];
+    snprintf(name, sizeof name, "lavaflow-%u", atomic_fetch_add(&count, 1));
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE), file = -1;
     // The file grows by this step, and each growth may copy it.
     if (access >= 0 && creation >= 0 && H5Pset_fapl_core(access, size / 8 + least, false) >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0)
-        file = H5Fcreate("lavaflow", H5F_ACC_TRUNC, creation, access);
+        file = H5Fcreate(name, H5F_ACC_TRUNC, creation, access);
     if (file < 0)
         lf_h5_error(err, LF_ENOMEM, "cannot create an HDF5 file in memory");
     H5Pclose(creation);
