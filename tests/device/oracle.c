@@ -90,6 +90,41 @@ static void gradients_pass_activations_that_stand_alone(void **state)
     }
 }
 
+// The trainer's rows: whole numbers below 128 with scale 1/64 and offset -1; here some of them negative.
+static void gather_scales_every_stored_type(void **state)
+{
+    (void)state;
+    for (lf_dtype type = LF_U8; type <= LF_F64; type++) {
+        test_training training = make_training(LF_ACT_RELU, LF_ACT_RELU, LF_LOSS_MSE);
+        training.stored = type;
+        test_trainer t;
+        trainer_init(&t, oracle, &training, true);
+        enum { INPUTS = 5 };
+        double stored[ROWS * INPUTS], order[ROWS], scaling[2 * INPUTS], x[BATCH * INPUTS];
+        assert_int_equal(t.model->inputs, INPUTS);
+        for (uint32_t i = 0; i < ROWS * INPUTS; i++) {
+            bool negative = type == LF_I8 || type == LF_I16 || type == LF_I32 || type == LF_F32 || type == LF_F64;
+            stored[i] = i * 6 * (negative && i % 3 == 1 ? -1. : 1.);
+        }
+        for (uint32_t j = 0; j < INPUTS; j++) {
+            scaling[j] = j + .5;
+            scaling[INPUTS + j] = 4. - j;
+        }
+        rig_put(&t.rig, t.program->data, stored);
+        rig_put(&t.rig, t.program->scaling, scaling);
+        rig_get(&t.rig, t.program->order, order);
+        rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_LOAD, 1);
+        rig_get(&t.rig, find_tensor(t.program, "x"), x);
+        for (uint32_t i = 0; i < BATCH; i++)
+            for (uint32_t j = 0; j < INPUTS; j++) {
+                double want = i < ROWS ? stored[(uint32_t)order[i] * INPUTS + j] * (j + .5) + (4. - j) : 0;
+                if (x[i * INPUTS + j] != want)
+                    fail_msg("%s: x[%u][%u] is %g instead of %g", lf_dtype_name(type), i, j, x[i * INPUTS + j], want);
+            }
+        trainer_finish(&t);
+    }
+}
+
 static void losses_are_the_textbooks(void **state)
 {
     (void)state;
@@ -195,6 +230,7 @@ int main(void)
 {
     lf_error err;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gather_scales_every_stored_type),
         cmocka_unit_test(losses_are_the_textbooks),
         cmocka_unit_test(gradients_are_the_slopes_of_the_loss),
         cmocka_unit_test(gradients_pass_activations_that_stand_alone),

@@ -44,6 +44,22 @@ static void put_schedule(test_trainer *t, const test_training *training)
     free(rows);
 }
 
+// A step leans on nothing that stood in these before.
+static void spoil(test_trainer *t)
+{
+    static const lf_region regions[] = { LF_REGION_BATCH, LF_REGION_ACTS, LF_REGION_METRICS };
+    lf_error err;
+    for (size_t i = 0; i < COUNT(regions); i++) {
+        size_t size = t->program->region_size[regions[i]];
+        unsigned char *ones = malloc(size + 1);
+        assert_non_null(ones);
+        memset(ones, 0xff, size); // NaN in every precision
+        if (size && !lf_device_buffer_write(t->rig.dev, t->rig.regions.region[regions[i]], 0, ones, size, &err))
+            fail_msg("%s", err.text);
+        free(ones);
+    }
+}
+
 void trainer_init(test_trainer *t, lf_device *dev, const test_training *training, bool in_float64)
 {
     lf_error err;
@@ -59,6 +75,7 @@ void trainer_init(test_trainer *t, lf_device *dev, const test_training *training
     if (!t->program)
         fail_msg("%s: %s", training->what, err.text);
     rig_init(&t->rig, dev, t->program);
+    spoil(t);
     rig_put_model(&t->rig, t->model);
     put_rows(t, training);
     put_schedule(t, training);
