@@ -1,6 +1,6 @@
 -- The 8x8 digits that come with the project: a first run that needs nothing else and takes seconds.
 local lf = require "lavaflow"
-local P = lf.params { data = "datasets/digits.h5", hidden = 64, lr = 1e-3, batch = 32, epochs = 60, seed = 1 }
+local P = lf.params { data = "datasets/digits.h5", hidden = 64, lr = 5e-3, batch = 16, epochs = 20, seed = 1 }
 
 local train = lf.step "train" {
   input  = { data = P.data },

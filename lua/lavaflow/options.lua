@@ -101,8 +101,8 @@ local types = {}
 
 function types.whole(value, rule)
   local whole = math.type(value) and math.tointeger(value)
-  if whole and whole >= (rule.min or math.mininteger) and whole <= (rule.max or math.maxinteger) then return whole end
-  if rule.min and rule.max then return nil, ("a whole number in %d..%d"):format(rule.min, rule.max) end
+  if whole and rule.max and whole > rule.max then return nil, "a whole number of at most " .. rule.max end
+  if whole and whole >= (rule.min or math.mininteger) then return whole end
   return nil, "a whole number" .. (rule.min and " of at least " .. rule.min or "")
 end
 

@@ -92,7 +92,7 @@ local function show_epochs(series, names)
   write_table(rows, "  ")
 end
 
-local function show_metrics(name, series, digest)
+local function show_metrics(name, series, digests)
   local names, own = {}, {}
   for _, key in ipairs(epoch_series) do
     if series[key] and #(series[key].value or {}) > 0 then names[#names + 1] = key end
@@ -105,24 +105,24 @@ local function show_metrics(name, series, digest)
   end
   write("\n", name, "\n")
   if #names > 0 then show_epochs(series, names) end
+  local digest = digests and digests.sha256[#digests.sha256]
   if digest then write("  weights sha256 ", digest, "\n") end
   for _, text in ipairs(own) do write("  ", text, "\n") end
 end
 
--- The last of a training's digests.
-local function last_digest(digests)
-  local values = type(digests) == "table" and (digests.value or digests)
-  return values and type(values[#values]) == "string" and values[#values] or nil
+-- The steps in the order in which they ran.
+local function steps_of(entry)
+  local list = {}
+  for _, key in ipairs(members(entry)) do
+    if key:find "^step_%d+$" then list[#list + 1] = entry[key] end
+  end
+  return list
 end
 
 local function show_steps(entry)
-  for _, key in ipairs(members(entry)) do
-    local step = key:find "^step_%d+$" and entry[key]
-    if step then
-      local seconds = step.t_start and step.t_end and (", %.2f s"):format(step.t_end - step.t_start) or ""
-      line(step.sequence_index == 1 and "steps" or "", ("%s %s%s%s"):format(step.name, step.status or "", seconds,
-        step.device and " on " .. step.device or ""))
-    end
+  for i, step in ipairs(steps_of(entry)) do
+    line(i == 1 and "steps" or "", ("%s  %s in %.2f s%s"):format(step.name, step.status, step.t_end - step.t_start,
+      step.device and " on " .. step.device or ""))
   end
 end
 
@@ -136,10 +136,9 @@ end
 
 local function show_outputs(entry)
   local label = "outputs"
-  for _, key in ipairs(members(entry)) do
-    local outputs = key:find "^step_%d+$" and entry[key].outputs
-    for _, name in ipairs(members(outputs)) do
-      line(label, outputs[name])
+  for _, step in ipairs(steps_of(entry)) do
+    for _, name in ipairs(members(step.outputs)) do
+      line(label, step.outputs[name])
       label = ""
     end
   end
@@ -155,7 +154,7 @@ end
 --- Prints a summary of a run file. Raises when it is none.
 --- @param file string
 function show.run(file)
-  local entry = core.h5_read(file, "/", 100000).entry
+  local entry = core.h5_read(file, "/", 10000).entry
   if type(entry) ~= "table" or entry["@NX_class"] ~= "NXentry" then
     error(file .. ": expected a run file, but it has no /entry of class NXentry", 0)
   end
@@ -177,8 +176,12 @@ function show.run(file)
   show_steps(entry)
   show_outputs(entry)
   show_errors(entry.log)
-  for _, name in ipairs(members(entry.metrics)) do
-    show_metrics(name, entry.metrics[name], last_digest((entry.digests or {})[name]))
+  for _, step in ipairs(steps_of(entry)) do
+    for _, name in ipairs(members(entry.metrics)) do
+      if name == step.name or name:match "^(.-)%." == step.name then
+        show_metrics(name, entry.metrics[name], entry.digests and entry.digests[name])
+      end
+    end
   end
 end
 
