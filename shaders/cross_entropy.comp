@@ -24,12 +24,12 @@ void main()
         bool below = i < truth ? logit < of_truth : logit <= of_truth; // false if either is NaN
         beaten += below ? 0 : 1;
     }
-    largest = lf_max_lanes(largest);
-    beaten = lf_sum_lanes(beaten);
+    largest = lf_reduce_lanes(true, largest);
+    beaten = lf_reduce_lanes(false, beaten);
     float sum = 0;
     for (uint i = lane; i < outputs; i += LANES)
         sum += exp(LF_LOAD(z, from + i) - largest);
-    sum = lf_sum_lanes(sum);
+    sum = lf_reduce_lanes(false, sum);
 
     if (lf_loss_row() >= batch)
         return;

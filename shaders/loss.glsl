@@ -1,5 +1,5 @@
 // What the losses share. LANES invocations work on one row of the batch and add up along a tree of fixed shape; with one
-// lane, a workgroup is WIDTH rows and no memory is shared.
+// lane, every invocation takes a row and no memory is shared.
 #define LF_SCHEDULE_SLOT 2
 #include "schedule.glsl"
 LF_WRITE(3, metrics)
@@ -21,35 +21,23 @@ uint lf_loss_lane()
     return lf_invocation() % LANES;
 }
 
-// For every lane, the sum of the row's lanes. All invocations of the workgroup take part.
-float lf_sum_lanes(float value)
+float lf_combine(bool largest, float a, float b)
 {
-    if (LANES == 1)
-        return value;
-    uint at = gl_LocalInvocationID.x;
-    barrier();
-    lf_partial[at] = value;
-    for (uint half_ = LANES / 2; half_ > 0; half_ /= 2) {
-        barrier();
-        if (at % LANES < half_)
-            lf_partial[at] += lf_partial[at + half_];
-    }
-    barrier();
-    return lf_partial[at - at % LANES];
+    return largest ? max(a, b) : a + b; // max may drop NaN
 }
 
-// The same for the largest; NaN may or may not count.
-float lf_max_lanes(float value)
+// For every lane, the sum or the largest of the row's lanes. All invocations of the workgroup take part.
+float lf_reduce_lanes(bool largest, float value)
 {
     if (LANES == 1)
         return value;
     uint at = gl_LocalInvocationID.x;
     barrier();
     lf_partial[at] = value;
-    for (uint half_ = LANES / 2; half_ > 0; half_ /= 2) {
+    for (uint reach = LANES / 2; reach > 0; reach /= 2) {
         barrier();
-        if (at % LANES < half_)
-            lf_partial[at] = max(lf_partial[at], lf_partial[at + half_]);
+        if (at % LANES < reach)
+            lf_partial[at] = lf_combine(largest, lf_partial[at], lf_partial[at + reach]);
     }
     barrier();
     return lf_partial[at - at % LANES];

@@ -21,7 +21,7 @@ void main()
         if (STORE_DZ && inside)
             LF_STORE(dz, from + i, row < now.rows ? 2 * difference / outputs * now.inv_rows : 0);
     }
-    sum = lf_sum_lanes(sum);
+    sum = lf_reduce_lanes(false, sum);
     if (inside && lane == 0)
         lf_store_metrics(position, row, row < now.rows, sum / outputs, 0);
 }

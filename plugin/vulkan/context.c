@@ -128,7 +128,7 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
     if (asked && asked[0])
         hardware = strcmp(asked, "cpu");
     if (hardware)
-        *tiles = (vk_tiles){ .lanes = 8, .bands = 8, .rows = 4, .quads = 1, .sweep_lanes = 256, .sweep_items = 1,
+        *tiles = (vk_tiles){ .lanes = 8, .bands = 8, .rows = 4, .quads = 1, .sweep_lanes = 128, .sweep_items = 1,
                              .gather_lanes = 64, .loss_lanes = 32 };
     else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
         *tiles = (vk_tiles){ .texel = true, .lanes = subgroup, .bands = 1, .rows = 8, .quads = 2,

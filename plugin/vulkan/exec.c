@@ -152,7 +152,7 @@ static VkBufferView add_view(vk_device *dev, vk_exec *exec, const VkDescriptorBu
 
 // Which operand's memory stands for one that is absent, and that the kernel leaves alone: one that is written if it would
 // be, so that no hazard appears where the program has none.
-static unsigned find_memory(const vk_call *call, unsigned operand)
+static unsigned find_stand_in(const vk_call *call, unsigned operand)
 {
     const lf_operand_info *infos = call->kernel == KERNEL_ADVANCE ? NULL : lf_op_info_of(call->kernel)->operands;
     if (call->operands[operand].size)
@@ -171,7 +171,7 @@ static bool write_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDesc
     VkWriteDescriptorSet writes[BINDING_MAX];
     uint32_t count = vk_kernel_bindings(call->kernel, dev->tiles.texel, bindings);
     for (uint32_t i = 0; i < count; i++) {
-        unsigned operand = bindings[i].binding % LF_OPERAND_MAX, memory = find_memory(call, operand);
+        unsigned operand = bindings[i].binding % LF_OPERAND_MAX, memory = find_stand_in(call, operand);
         ranges[i] = (VkDescriptorBufferInfo){ .buffer = exec->regions[call->operands[memory].region]->handle,
                                               .offset = call->operands[memory].offset,
                                               .range = call->operands[memory].size };

@@ -189,7 +189,7 @@ uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_o
         }
     }
     if (is_sweep(op))
-        return divide_up((uint64_t)op->outputs * sizeof(float), (uint32_t)(most < UINT32_MAX ? most : 0xffffff00u));
+        return divide_up((uint64_t)op->outputs * sizeof(float), (uint32_t)most);
     vk_call call;
     vk_lower(dev, prog, op, 0, &call);
     for (unsigned i = 0; i < 2; i++)
