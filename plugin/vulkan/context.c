@@ -33,7 +33,8 @@ static uint32_t find_family(VkPhysicalDevice physical)
 
 uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, const vk_tiles *tiles)
 {
-    uint64_t texels = (uint64_t)limits->maxTexelBufferElements * sizeof(uint32_t), range = limits->maxStorageBufferRange;
+    uint64_t texels = (uint64_t)limits->maxTexelBufferElements * sizeof(uint32_t),
+             range = limits->maxStorageBufferRange;
     return (tiles->texel && texels < range ? texels : range) / 256 * 256;
 }
 
@@ -128,12 +129,24 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
     if (asked && asked[0])
         hardware = strcmp(asked, "cpu");
     if (hardware)
-        *tiles = (vk_tiles){ .lanes = 8, .bands = 8, .rows = 4, .quads = 1, .sweep_lanes = 128, .sweep_items = 1,
-                             .gather_lanes = 64, .loss_lanes = 32 };
+        *tiles = (vk_tiles){ .lanes = 8,
+                             .bands = 8,
+                             .rows = 4,
+                             .quads = 1,
+                             .sweep_lanes = 128,
+                             .sweep_items = 1,
+                             .gather_lanes = 64,
+                             .loss_lanes = 32 };
     else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
-        *tiles = (vk_tiles){ .texel = true, .lanes = subgroup, .bands = 1, .rows = 8, .quads = 2,
-                             .sweep_lanes = 128, .sweep_items = 4,
-                             .gather_lanes = subgroup, .loss_lanes = 1 };
+        *tiles = (vk_tiles){ .texel = true,
+                             .lanes = subgroup,
+                             .bands = 1,
+                             .rows = 8,
+                             .quads = 2,
+                             .sweep_lanes = 128,
+                             .sweep_items = 4,
+                             .gather_lanes = subgroup,
+                             .loss_lanes = 1 };
 }
 
 static bool open_queue(vk_device *dev, lf_error *err)
@@ -242,7 +255,8 @@ static lf_device *open_device(uint32_t index, lf_error *err)
     }
     dev->physical = physical[index];
     if (!describe(dev->physical, index, &dev->base.info)) {
-        lf_error_set(err, LF_EUNSUPPORTED, "vulkan:%u (%s): %s", index, dev->base.info.name, dev->base.info.unavailable);
+        lf_error_set(err, LF_EUNSUPPORTED, "vulkan:%u (%s): %s", index, dev->base.info.name,
+                     dev->base.info.unavailable);
         goto error;
     }
     read_properties(dev);

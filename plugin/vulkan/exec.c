@@ -150,8 +150,8 @@ static VkBufferView add_view(vk_device *dev, vk_exec *exec, const VkDescriptorBu
     return made;
 }
 
-// Which operand's memory stands for one that is absent, and that the kernel leaves alone: one that is written if it would
-// be, so that no hazard appears where the program has none.
+// Which operand's memory stands for one that is absent, and that the kernel leaves alone: one that is written if it
+// would be, so that no hazard appears where the program has none.
 static unsigned find_stand_in(const vk_call *call, unsigned operand)
 {
     const lf_operand_info *infos = call->kernel == KERNEL_ADVANCE ? NULL : lf_op_info_of(call->kernel)->operands;

@@ -27,27 +27,30 @@ static char message[900]; // the validation layer's first error since the last c
 
 static const char *result_name(VkResult result)
 {
-#define NAME(value) case value: return #value
+#define NAME(value)                                                                                                    \
+    case value:                                                                                                        \
+        return #value
     switch (result) {
-    NAME(VK_NOT_READY);
-    NAME(VK_TIMEOUT);
-    NAME(VK_INCOMPLETE);
-    NAME(VK_ERROR_OUT_OF_HOST_MEMORY);
-    NAME(VK_ERROR_OUT_OF_DEVICE_MEMORY);
-    NAME(VK_ERROR_INITIALIZATION_FAILED);
-    NAME(VK_ERROR_DEVICE_LOST);
-    NAME(VK_ERROR_MEMORY_MAP_FAILED);
-    NAME(VK_ERROR_LAYER_NOT_PRESENT);
-    NAME(VK_ERROR_EXTENSION_NOT_PRESENT);
-    NAME(VK_ERROR_FEATURE_NOT_PRESENT);
-    NAME(VK_ERROR_INCOMPATIBLE_DRIVER);
-    NAME(VK_ERROR_TOO_MANY_OBJECTS);
-    NAME(VK_ERROR_FORMAT_NOT_SUPPORTED);
-    NAME(VK_ERROR_FRAGMENTED_POOL);
-    NAME(VK_ERROR_OUT_OF_POOL_MEMORY);
-    NAME(VK_ERROR_INVALID_SHADER_NV);
-    NAME(VK_ERROR_UNKNOWN);
-    default: return "VkResult";
+        NAME(VK_NOT_READY);
+        NAME(VK_TIMEOUT);
+        NAME(VK_INCOMPLETE);
+        NAME(VK_ERROR_OUT_OF_HOST_MEMORY);
+        NAME(VK_ERROR_OUT_OF_DEVICE_MEMORY);
+        NAME(VK_ERROR_INITIALIZATION_FAILED);
+        NAME(VK_ERROR_DEVICE_LOST);
+        NAME(VK_ERROR_MEMORY_MAP_FAILED);
+        NAME(VK_ERROR_LAYER_NOT_PRESENT);
+        NAME(VK_ERROR_EXTENSION_NOT_PRESENT);
+        NAME(VK_ERROR_FEATURE_NOT_PRESENT);
+        NAME(VK_ERROR_INCOMPATIBLE_DRIVER);
+        NAME(VK_ERROR_TOO_MANY_OBJECTS);
+        NAME(VK_ERROR_FORMAT_NOT_SUPPORTED);
+        NAME(VK_ERROR_FRAGMENTED_POOL);
+        NAME(VK_ERROR_OUT_OF_POOL_MEMORY);
+        NAME(VK_ERROR_INVALID_SHADER_NV);
+        NAME(VK_ERROR_UNKNOWN);
+    default:
+        return "VkResult";
     }
 #undef NAME
 }

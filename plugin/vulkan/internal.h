@@ -33,9 +33,9 @@ bool vk_validation_check(lf_error *err);
 
 #define KERNEL_ADVANCE ((unsigned)LF_OP_COUNT) // adds to the schedule's counter; the others are lf_op_kind
 #define KERNEL_COUNT   (LF_OP_COUNT + 1)
-#define SPEC_MAX       9                       // specialization constants of a kernel
-#define PUSH_MAX       8                       // words of push constants; the first is the step within the submission
-#define BINDING_MAX    (2 * LF_OPERAND_MAX)    // storage buffers, then texel buffers (shaders/common.glsl)
+#define SPEC_MAX       9                    // specialization constants of a kernel
+#define PUSH_MAX       8                    // words of push constants; the first is the step within the submission
+#define BINDING_MAX    (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {
     unsigned kernel;
@@ -51,12 +51,12 @@ typedef struct vk_kernel {
 
 // How the kernels are cut for a kind of device. Sizes are specialization constants.
 typedef struct vk_tiles {
-    bool texel;             // read through texel buffers
-    uint32_t lanes, bands;  // workgroup of a product
-    uint32_t rows, quads;   // of a product that an invocation owns; rows a multiple of 4
+    bool texel;            // read through texel buffers
+    uint32_t lanes, bands; // workgroup of a product
+    uint32_t rows, quads;  // of a product that an invocation owns; rows a multiple of 4
     uint32_t sweep_lanes, sweep_items;
-    uint32_t gather_lanes;  // invocations on a row of the batch
-    uint32_t loss_lanes;    // on a row of a loss
+    uint32_t gather_lanes; // invocations on a row of the batch
+    uint32_t loss_lanes;   // on a row of a loss
 } vk_tiles;
 
 // ---- the device

@@ -1,6 +1,6 @@
-// The driver's pipeline cache on disk: $XDG_CACHE_HOME/lavaflow/NAME, or ~/.cache/lavaflow/NAME. A file is the sha256 of
-// what follows, as 64 digits, then the driver's bytes. It only saves time, so every failure is silent: without a folder
-// that can be written there is no cache.
+// The driver's pipeline cache on disk: $XDG_CACHE_HOME/lavaflow/NAME, or ~/.cache/lavaflow/NAME. A file is the sha256
+// of what follows, as 64 digits, then the driver's bytes. It only saves time, so every failure is silent: without a
+// folder that can be written there is no cache.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

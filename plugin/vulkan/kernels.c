@@ -14,10 +14,14 @@ typedef struct spirv {
 
 #define BOTH(name)                                                                                                     \
     {                                                                                                                  \
-        { spirv_##name##_storage, sizeof spirv_##name##_storage }, { spirv_##name##_texel, sizeof spirv_##name##_texel } \
+        { spirv_##name##_storage, sizeof spirv_##name##_storage },                                                     \
+        {                                                                                                              \
+            spirv_##name##_texel, sizeof spirv_##name##_texel                                                          \
+        }                                                                                                              \
     }
 
-static const spirv codes[][2] = { // by how operands are read: storage buffers, texel buffers
+static const spirv codes[][2] = {
+    // by how operands are read: storage buffers, texel buffers
     [LF_OP_GATHER] = BOTH(gather),
     [LF_OP_LINEAR] = BOTH(linear),
     [LF_OP_ACTIVATION] = BOTH(activation),
@@ -113,7 +117,8 @@ bool vk_kernels_init(vk_device *dev, lf_error *err)
     VkResult result = dev->vk.vkCreatePipelineCache(dev->device, &info, NULL, &dev->cache);
     dev->cache_size = bytes ? size : 0;
     free(bytes);
-    return result == VK_SUCCESS || vk_error(err, result, "%s: cannot create a pipeline cache", dev->properties.deviceName);
+    return result == VK_SUCCESS ||
+           vk_error(err, result, "%s: cannot create a pipeline cache", dev->properties.deviceName);
 }
 
 static void save_cache(vk_device *dev)
@@ -157,10 +162,9 @@ VkPipeline vk_kernels_pipeline(vk_device *dev, unsigned kernel, const uint32_t *
     VkSpecializationMapEntry entries[SPEC_MAX];
     for (uint32_t i = 0; i < SPEC_MAX; i++) // constants that a kernel does not have are ignored
         entries[i] = (VkSpecializationMapEntry){ .constantID = i, .offset = i * 4, .size = 4 };
-    VkSpecializationInfo constants = { .mapEntryCount = SPEC_MAX,
-                                       .pMapEntries = entries,
-                                       .dataSize = SPEC_MAX * sizeof *spec,
-                                       .pData = spec };
+    VkSpecializationInfo constants = {
+        .mapEntryCount = SPEC_MAX, .pMapEntries = entries, .dataSize = SPEC_MAX * sizeof *spec, .pData = spec
+    };
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .layout = dev->kernels[kernel].layout,

@@ -60,7 +60,8 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
     use(call, prog, op, LF_GATHER_SCHEDULE, VIEW_WORD4);
     use(call, prog, op, LF_GATHER_X, VIEW_FLOAT);
     use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
-    const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored), stored == LF_F32 ? 2 : is_signed };
+    const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored),
+                              stored == LF_F32 ? 2 : is_signed };
     const uint32_t push[] = { 0, op->rows, op->inputs, target_words };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
@@ -73,8 +74,8 @@ static void set_product(const vk_device *dev, const lf_op *op, vk_call *call, ui
 {
     const vk_tiles *tiles = &dev->tiles;
     uint32_t quads = columns > tiles->lanes * 4 ? tiles->quads : 1;
-    const uint32_t spec[] = { tiles->lanes,          tiles->bands,         tiles->rows,    quads, left_width % 4 == 0,
-                              right_width % 4 == 0,  columns % 4 == 0,     op->activation };
+    const uint32_t spec[] = { tiles->lanes,        tiles->bands,         tiles->rows,      quads,
+                              left_width % 4 == 0, right_width % 4 == 0, columns % 4 == 0, op->activation };
     const uint32_t push[] = { 0, rows, columns, depth, float_bits(op->alpha) };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
@@ -151,7 +152,8 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
 // Part `part` of the sweep over the optimizer's block.
 static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
 {
-    uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
+    uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles), from = part * most,
+             rest = (uint64_t)op->outputs * sizeof(float) - from;
     uint64_t bytes = rest < most ? rest : most;
     for (unsigned i = LF_UPDATE_GRADS; i <= LF_UPDATE_V; i++) {
         use(call, prog, op, i, VIEW_FLOAT4);
@@ -205,17 +207,32 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
 {
     *call = (vk_call){ .kernel = op->kind };
     switch (op->kind) {
-    case LF_OP_GATHER: lower_gather(dev, prog, op, call); break;
-    case LF_OP_LINEAR: lower_linear(dev, prog, op, call); break;
-    case LF_OP_LINEAR_DX: lower_linear_dx(dev, prog, op, call); break;
-    case LF_OP_LINEAR_DW: lower_linear_dw(dev, prog, op, call); break;
+    case LF_OP_GATHER:
+        lower_gather(dev, prog, op, call);
+        break;
+    case LF_OP_LINEAR:
+        lower_linear(dev, prog, op, call);
+        break;
+    case LF_OP_LINEAR_DX:
+        lower_linear_dx(dev, prog, op, call);
+        break;
+    case LF_OP_LINEAR_DW:
+        lower_linear_dw(dev, prog, op, call);
+        break;
     case LF_OP_ACTIVATION:
-    case LF_OP_ACTIVATION_DX: lower_activation(dev, prog, op, call); break;
+    case LF_OP_ACTIVATION_DX:
+        lower_activation(dev, prog, op, call);
+        break;
     case LF_OP_CROSS_ENTROPY:
-    case LF_OP_MSE: lower_loss(dev, prog, op, call); break;
+    case LF_OP_MSE:
+        lower_loss(dev, prog, op, call);
+        break;
     case LF_OP_SGD:
-    case LF_OP_ADAM: lower_update(dev, prog, op, part, call); break;
-    case LF_OP_COUNT: break;
+    case LF_OP_ADAM:
+        lower_update(dev, prog, op, part, call);
+        break;
+    case LF_OP_COUNT:
+        break;
     }
 }
 

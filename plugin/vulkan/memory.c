@@ -20,7 +20,8 @@ static VkDeviceSize largest_heap(const vk_device *dev)
 {
     VkDeviceSize most = 0;
     for (uint32_t i = 0; i < dev->memory.memoryHeapCount; i++)
-        if (dev->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && dev->memory.memoryHeaps[i].size > most)
+        if (dev->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT &&
+            dev->memory.memoryHeaps[i].size > most)
             most = dev->memory.memoryHeaps[i].size;
     return most;
 }
@@ -121,8 +122,8 @@ static bool transfer(vk_device *dev, const vk_buffer *buf, bool write, const VkB
     else
         dev->vk.vkCmdCopyBuffer(commands, buf->handle, dev->staging, 1, region);
     vk_barrier(dev, commands);
-    bool done = vk_commands_end(dev, commands, err) && vk_submit(dev, commands, err) &&
-                vk_wait_for(dev, dev->submitted, err);
+    bool done =
+        vk_commands_end(dev, commands, err) && vk_submit(dev, commands, err) && vk_wait_for(dev, dev->submitted, err);
     if (done || vk_wait_for(dev, dev->submitted, NULL))
         vk_commands_free(dev, commands);
     return done;

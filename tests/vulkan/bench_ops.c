@@ -53,8 +53,9 @@ static void fill(lf_device *dev, const lf_program *program, const lf_model *mode
     struct lf_schedule_row *rows = (struct lf_schedule_row *)(schedule + LF_SCHEDULE_HEADER_WORDS * sizeof(LF_UINT));
     uint32_t batch = program->params.batch;
     for (uint32_t i = 0; i < STEPS; i++)
-        rows[i] = (struct lf_schedule_row){ .rows = batch, .inv_rows = 1.f / (float)batch, .lr = 1e-3f,
-                                            .step_size = 1e-3f, .inv_sqrt_correct2 = 1 };
+        rows[i] = (struct lf_schedule_row){
+            .rows = batch, .inv_rows = 1.f / (float)batch, .lr = 1e-3f, .step_size = 1e-3f, .inv_sqrt_correct2 = 1
+        };
     unsigned char *data = malloc((size_t)ROWS * model->inputs);
     for (size_t i = 0; i < (size_t)ROWS * model->inputs; i++)
         data[i] = (unsigned char)(i * 7919 % 256);
@@ -93,16 +94,21 @@ int main(int argc, char **argv)
     if (!model)
         give_up(&err);
     lf_model_init(model, 1);
-    lf_program *program = lf_program_compile(
-        &(lf_compile_params){ .model = model, .loss = LF_LOSS_CROSS_ENTROPY,
-                              .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM), .batch = batch, .stored = LF_U8,
-                              .rows = ROWS, .positions = ROWS, .steps = STEPS },
-        &err);
+    lf_program *program = lf_program_compile(&(lf_compile_params){ .model = model,
+                                                                   .loss = LF_LOSS_CROSS_ENTROPY,
+                                                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
+                                                                   .batch = batch,
+                                                                   .stored = LF_U8,
+                                                                   .rows = ROWS,
+                                                                   .positions = ROWS,
+                                                                   .steps = STEPS },
+                                             &err);
     if (!program)
         give_up(&err);
     lf_bindings regions = { 0 };
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
-        if (program->region_size[i] && !(regions.region[i] = lf_device_buffer_create(dev, program->region_size[i], &err)))
+        if (program->region_size[i] &&
+            !(regions.region[i] = lf_device_buffer_create(dev, program->region_size[i], &err)))
             give_up(&err);
     fill(dev, program, model, &regions);
 

@@ -1,6 +1,6 @@
 #include <math.h>
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,10 +122,14 @@ job job_create(const char *device, const job_spec *spec, bool oracle)
     j.model = lf_model_create(spec->layers, spec->layer_count, &err);
     require(j.model, &err);
     lf_model_init(j.model, 5);
-    j.program = lf_program_compile(&(lf_compile_params){ .model = j.model, .loss = spec->loss,
-                                                         .optimizer = spec->optimizer, .batch = spec->batch,
-                                                         .stored = spec->stored, .rows = spec->rows,
-                                                         .positions = spec->rows, .steps = spec->steps,
+    j.program = lf_program_compile(&(lf_compile_params){ .model = j.model,
+                                                         .loss = spec->loss,
+                                                         .optimizer = spec->optimizer,
+                                                         .batch = spec->batch,
+                                                         .stored = spec->stored,
+                                                         .rows = spec->rows,
+                                                         .positions = spec->rows,
+                                                         .steps = spec->steps,
                                                          .oracle = oracle },
                                    &err);
     require(j.program, &err);

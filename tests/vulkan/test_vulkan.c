@@ -14,8 +14,14 @@
 #include "core/log.h"
 #include "job.h"
 
-#define LINEAR(n, m) { .kind = LF_LAYER_LINEAR, .inputs = (n), .outputs = (m) }
-#define ACT(act)     { .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_##act }
+#define LINEAR(n, m)                                                                                                   \
+    {                                                                                                                  \
+        .kind = LF_LAYER_LINEAR, .inputs = (n), .outputs = (m)                                                         \
+    }
+#define ACT(act)                                                                                                       \
+    {                                                                                                                  \
+        .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_##act                                                        \
+    }
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *device = "vulkan:0";
@@ -94,23 +100,21 @@ static void every_activation_keeps_to_the_oracle(void **state)
 {
     (void)state;
     for (lf_activation act = LF_ACT_RELU; act < LF_ACT_COUNT; act++) {
-        job_spec spec = { .layers = { { .kind = LF_LAYER_ACTIVATION, .activation = act,
-                                        .alpha = lf_activation_default_alpha(act) },
-                                      LINEAR(33, 31),
-                                      { .kind = LF_LAYER_ACTIVATION, .activation = act,
-                                        .alpha = lf_activation_default_alpha(act) },
-                                      LINEAR(31, 12),
-                                      { .kind = LF_LAYER_ACTIVATION, .activation = act,
-                                        .alpha = lf_activation_default_alpha(act) },
-                                      { .kind = LF_LAYER_ACTIVATION, .activation = act,
-                                        .alpha = lf_activation_default_alpha(act) } },
-                          .layer_count = 6,
-                          .loss = LF_LOSS_MSE,
-                          .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD),
-                          .stored = LF_F32,
-                          .batch = 10,
-                          .rows = 25,
-                          .steps = 3 };
+        job_spec spec = {
+            .layers = { { .kind = LF_LAYER_ACTIVATION, .activation = act, .alpha = lf_activation_default_alpha(act) },
+                        LINEAR(33, 31),
+                        { .kind = LF_LAYER_ACTIVATION, .activation = act, .alpha = lf_activation_default_alpha(act) },
+                        LINEAR(31, 12),
+                        { .kind = LF_LAYER_ACTIVATION, .activation = act, .alpha = lf_activation_default_alpha(act) },
+                        { .kind = LF_LAYER_ACTIVATION, .activation = act, .alpha = lf_activation_default_alpha(act) } },
+            .layer_count = 6,
+            .loss = LF_LOSS_MSE,
+            .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD),
+            .stored = LF_F32,
+            .batch = 10,
+            .rows = 25,
+            .steps = 3
+        };
         expect_oracle(&spec, 2, 2e-5);
     }
 }
@@ -291,10 +295,10 @@ static void what_does_not_fit_is_refused_with_both_numbers(void **state)
     assert_non_null(model);
     uint64_t rows = dev->info.max_tensor / 4096 + 1;
     if (rows <= UINT32_MAX) {
-        lf_program *program = lf_program_compile(&(lf_compile_params){ .model = model, .batch = 2, .stored = LF_U8,
-                                                                       .rows = (uint32_t)rows, .positions = 2,
-                                                                       .steps = 1 },
-                                                 &err);
+        lf_program *program = lf_program_compile(
+            &(lf_compile_params){
+                .model = model, .batch = 2, .stored = LF_U8, .rows = (uint32_t)rows, .positions = 2, .steps = 1 },
+            &err);
         assert_non_null(program);
         lf_buffer *one = lf_device_buffer_create(dev, 16, &err);
         lf_bindings regions;
@@ -324,10 +328,15 @@ static void a_sweep_past_the_largest_operand_is_cut(void **state)
     const lf_layer layers[] = { LINEAR(5000, 4500), LINEAR(4500, 2600) };
     lf_model *model = lf_model_create(layers, 2, &err);
     assert_non_null(model);
-    lf_program *program = lf_program_compile(
-        &(lf_compile_params){ .model = model, .loss = LF_LOSS_MSE, .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD),
-                              .batch = 1, .stored = LF_U8, .rows = 1, .positions = 1, .steps = 1 },
-        &err);
+    lf_program *program = lf_program_compile(&(lf_compile_params){ .model = model,
+                                                                   .loss = LF_LOSS_MSE,
+                                                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD),
+                                                                   .batch = 1,
+                                                                   .stored = LF_U8,
+                                                                   .rows = 1,
+                                                                   .positions = 1,
+                                                                   .steps = 1 },
+                                             &err);
     assert_non_null(program);
     lf_bindings regions = { 0 };
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
