@@ -70,7 +70,7 @@ end
 --- Checks, by making and removing a file beside it, that `name` can be written, and makes its folder if `make`.
 --- @param name string
 --- @param make boolean
---- @param made string[] gets the folders that were made
+--- @param made string[]? gets the folders that were made
 --- @return true? ok
 --- @return string? message
 function files.prepare_output(name, make, made)

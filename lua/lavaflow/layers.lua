@@ -56,6 +56,7 @@ for kind, rule in pairs(activations) do
 end
 
 local SEED = { "whole" }
+local PATH = { "text", expected = "a path" }
 
 -- `list` is an array with options among its keys: checks those and gives the array alone.
 local function split_options(where, rules, list)
@@ -119,11 +120,20 @@ end
 --- @param path string
 --- @return lavaflow.model
 function layers.load(path)
-  return options.call(core.load, options.value("lf.load", "path", { "text", expected = "a path" }, path), decode)
+  return options.call(core.load, options.value("lf.load", "path", PATH, path), decode)
 end
 
--- The methods of every model, which scripts call on it: the plugin's, to which training adds predict.
+-- The methods of every model: the plugin's, to which training.lua adds predict.
 local methods = getmetatable(core.model { { kind = "linear", inputs = 1, outputs = 1 } }).__index
+local save = methods.save
+
+function methods.save(model, path)
+  options.value("model:save", "path", PATH, path)
+  if not model:initialised() then
+    options.fail "model:save: the model has no weights yet: train it, load it or call model:init(seed)"
+  end
+  options.call(save, model, path)
+end
 
 --- @class lavaflow.model
 --- @field definition fun(self): string JSON: layers and their options

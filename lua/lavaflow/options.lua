@@ -91,6 +91,7 @@ end
 function options.show(value)
   local kind = options.kind(value)
   if kind == "nil" then return "nothing" end
+  if value ~= value then return "nan" end
   if kind == "number" or kind == "boolean" then return tostring(value) end
   if kind == "string" then return #value <= 60 and '"' .. value .. '"' or '"' .. value:sub(1, 57) .. '…"' end
   return described[kind] or "a " .. kind
@@ -187,8 +188,8 @@ function options.check(where, rules, given)
   for name in pairs(given) do
     if not rules[name] then
       local names = options.names(rules)
-      local near = table.concat(options.nearest(tostring(name), names), ", ", 1, math.min(3, #names))
-      options.fail("%s: unknown option %s; the nearest are %s", where, options.show(name), near)
+      local near = table.concat(options.nearest(tostring(name), names), ", ", 1, math.min(5, #names))
+      options.fail("%s: unknown option %s; nearest: %s", where, options.show(name), near)
     end
   end
   local checked = {}

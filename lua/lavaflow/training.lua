@@ -3,6 +3,7 @@
 local core = require "lavaflow.core"
 local options = require "lavaflow.options"
 local layers = require "lavaflow.layers"
+local optimizers = require "lavaflow.optimizers"
 local progress = require "lavaflow.progress"
 
 local training = {}
@@ -104,8 +105,7 @@ local function choose_device(where, t, context)
     t.device = options.value(where, "devices[1]", DEVICE, t.devices[1])
     t.devices = nil
   end
-  t.asked = t.device or context.device or "auto"
-  t.device = t.asked
+  t.device = t.device or context.device or "auto"
 end
 
 --- Passes on what the plugin had to say since the last call.
@@ -121,9 +121,9 @@ end
 local function bind_events(t, context)
   local told = t.on_epoch
   local reporter = context.reporter or progress.silent
-  local line = reporter:training(t.name, t.asked)
+  local line = reporter:training(t.name, t.device)
   function t.on_start(device)
-    if context.record then context.record:device(device, t.asked) end
+    if context.record then context.record:device(device, t.device) end
     line:started(device)
   end
   function t.on_progress(info)
@@ -151,19 +151,30 @@ end
 local function run_recorded(t, context)
   local record = require("lavaflow.record").create()
   local path = t.record
-  context = setmetatable({ record = record }, { __index = context })
+  t.record = nil
   record:training(t)
-  local ok, result = pcall(run, t, context)
-  record:finish_training(path, ok, result)
+  local ok, result = pcall(run, t, setmetatable({ record = record }, { __index = context }))
+  local saved, failure = pcall(record.finish_training, record, path, ok, result)
   if not ok then error(result, 0) end
+  if not saved then error(failure, 0) end
   return result
 end
 
 local function check_training(where, given, context)
   local t = options.check(where, train_rules, given)
   choose_device(where, t, context)
-  t.optimizer = t.optimizer or require("lavaflow.optimizers").adam()
+  t.optimizer = t.optimizer or optimizers.adam()
   return t
+end
+
+-- Finds out before the training, not after it, whether its files can be written.
+local function check_files(where, t)
+  for _, name in ipairs { "checkpoint", "record" } do
+    if t[name] then
+      local ok, message = require("lavaflow.files").prepare_output(t[name], false)
+      if not ok then options.fail("%s: %s: %s", where, name, message) end
+    end
+  end
 end
 
 --- Trains a model on a part of a data set; the model holds the new weights afterwards.
@@ -176,9 +187,11 @@ function training.train(where, given, context)
   if t.record and context.record then
     options.fail("%s: record: expected none, since the run file of the workflow holds this training", where)
   end
+  check_files(where, t)
   if t.progress and not context.reporter then
     context = setmetatable({ reporter = progress.create {} }, { __index = context })
   end
+  t.progress = nil
   return (t.record and run_recorded or run)(t, context)
 end
 
@@ -195,7 +208,7 @@ function training.evaluate(where, given, context)
   choose_device(where, t, context)
   local scores = options.call(core.evaluate, t)
   training.drain_log(context)
-  if context.record then context.record:device_by_id(scores.device, t.asked) end
+  if context.record then context.record:device_by_id(scores.device, t.device) end
   return scores
 end
 
