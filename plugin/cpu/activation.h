@@ -3,7 +3,7 @@
 #ifndef LF_CPU_ACTIVATION_H
 #define LF_CPU_ACTIVATION_H
 
-#include "cpu/real.h"
+#include "cpu/elementary.h"
 
 // Runs `statement` with `kind` the constant that equals `activation`.
 #define CPU_FOR_ACTIVATION(activation, statement)                              \
@@ -26,25 +26,19 @@
     }
 _Static_assert(LF_ACT_COUNT == 9, "a case for each activation");
 
-#define CPU_SQRT_HALF         ((real)0.70710678118654752440)
-#define CPU_INV_SQRT_TWO_PI   ((real)0.39894228040143267794)
-
-static inline real cpu_sigmoid(real x)
-{
-    return 1 / (1 + R(exp)(-x)); // exp may overflow: 1 / inf is the right 0
-}
+#define CPU_INV_SQRT_TWO_PI ((real)0.39894228040143267794)
 
 static inline real cpu_activate(unsigned kind, real alpha, real x)
 {
     switch (kind) {
     case LF_ACT_RELU: return x < 0 ? 0 : x;
     case LF_ACT_LEAKY_RELU: return x < 0 ? alpha * x : x;
-    case LF_ACT_ELU: return x < 0 ? alpha * R(expm1)(x) : x;
-    case LF_ACT_GELU: return x * ((real)0.5 * (1 + R(erf)(x * CPU_SQRT_HALF)));
+    case LF_ACT_ELU: return x < 0 ? alpha * cpu_expm1(x) : x;
+    case LF_ACT_GELU: return x * cpu_normal_cdf(x);
     case LF_ACT_SILU: return x * cpu_sigmoid(x);
-    case LF_ACT_TANH: return R(tanh)(x);
+    case LF_ACT_TANH: return cpu_tanh(x);
     case LF_ACT_SIGMOID: return cpu_sigmoid(x);
-    case LF_ACT_SOFTPLUS: return (x < 0 ? 0 : x) + R(log1p)(R(exp)(-R(fabs)(x)));
+    case LF_ACT_SOFTPLUS: return cpu_softplus(x);
     default: return x;
     }
 }
@@ -57,15 +51,14 @@ static inline real cpu_activate_dx(unsigned kind, real alpha, real dy, real save
     case LF_ACT_LEAKY_RELU: return saved <= 0 ? alpha * dy : dy;
     case LF_ACT_ELU: return saved <= 0 ? dy * (saved + alpha) : dy;
     case LF_ACT_GELU:
-        return dy * ((real)0.5 * (1 + R(erf)(saved * CPU_SQRT_HALF)) +
-                     saved * CPU_INV_SQRT_TWO_PI * R(exp)((real)-0.5 * saved * saved));
+        return dy * (cpu_normal_cdf(saved) + saved * CPU_INV_SQRT_TWO_PI * cpu_exp((real)-0.5 * saved * saved));
     case LF_ACT_SILU: {
         real s = cpu_sigmoid(saved);
         return dy * (s * (1 + saved * (1 - s)));
     }
     case LF_ACT_TANH: return dy * (1 - saved * saved);
     case LF_ACT_SIGMOID: return dy * (saved * (1 - saved));
-    case LF_ACT_SOFTPLUS: return dy * -R(expm1)(-saved); // sigmoid(x) = 1 - exp(-y)
+    case LF_ACT_SOFTPLUS: return dy * -cpu_expm1(-saved); // sigmoid(x) = 1 - exp(-y)
     default: return dy;
     }
 }

@@ -86,17 +86,25 @@ uint64_t cpu_host_memory(void)
     return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
-const cpu_kernels *cpu_host_kernels(void)
+size_t cpu_host_variants(const cpu_kernels *variants[CPU_VARIANTS_MAX])
 {
+    size_t count = 0;
+    variants[count++] = &cpu_kernels_f32;
 #ifdef LF_CPU_X86_VARIANTS
     __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2"))
+        variants[count++] = &cpu_kernels_f32_avx2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw"))
-        return &cpu_kernels_f32_avx512;
-    if (__builtin_cpu_supports("avx2"))
-        return &cpu_kernels_f32_avx2;
+        variants[count++] = &cpu_kernels_f32_avx512;
 #endif
-    return &cpu_kernels_f32;
+    return count;
+}
+
+const cpu_kernels *cpu_host_kernels(void)
+{
+    const cpu_kernels *variants[CPU_VARIANTS_MAX];
+    return variants[cpu_host_variants(variants) - 1];
 }
 
 const char *cpu_host_blas(void)

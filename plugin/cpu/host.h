@@ -18,8 +18,10 @@ unsigned cpu_host_threads(lf_error *err);
 void cpu_host_name(char *name, size_t size); // the CPU's model
 uint64_t cpu_host_memory(void);              // bytes
 
-// The widest f32 variant that this CPU can run.
-const cpu_kernels *cpu_host_kernels(void);
+// The f32 variants that this CPU can run, the widest last; returns how many.
+#define CPU_VARIANTS_MAX 3
+size_t cpu_host_variants(const cpu_kernels *variants[CPU_VARIANTS_MAX]);
+const cpu_kernels *cpu_host_kernels(void); // the widest
 
 // The CBLAS library in words, and one thread for each of its calls, where it can be asked for that.
 const char *cpu_host_blas(void);

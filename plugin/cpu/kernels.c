@@ -93,16 +93,21 @@ static void cross_entropy_row(uint32_t cols, const real *restrict z, uint32_t la
         nan |= isnan(z[j]);
     }
     real max = z[best], sum = 0;
-    for (uint32_t j = 0; j < cols; j++)
-        sum += R(exp)(z[j] - max);
+    if (dz) {
+        for (uint32_t j = 0; j < cols; j++)
+            dz[j] = cpu_exp(z[j] - max);
+        for (uint32_t j = 0; j < cols; j++)
+            sum += dz[j];
+    } else {
+        for (uint32_t j = 0; j < cols; j++)
+            sum += cpu_exp(z[j] - max);
+    }
     // A label that no logit belongs to has no likelihood.
     metrics[LF_METRIC_LOSS] = label < cols ? R(log)(sum) + (max - z[label]) : (real)NAN;
     metrics[LF_METRIC_HIT] = !nan && best == label;
-    if (!dz)
-        return;
     real scale = inv_rows / sum;
-    for (uint32_t j = 0; j < cols; j++)
-        dz[j] = R(exp)(z[j] - max) * scale - (j == label ? inv_rows : 0);
+    for (uint32_t j = 0; dz && j < cols; j++)
+        dz[j] = dz[j] * scale - (j == label ? inv_rows : 0);
 }
 
 void CPU_NAME(cross_entropy)(const cpu_call *call, const cpu_step *step, uint32_t block)

@@ -1,4 +1,6 @@
 // What holds on every device, to the bit where bits are promised.
+#include "cpu/cpu.h"
+#include "cpu/host.h"
 #include "suite.h"
 #include "trainer.h"
 
@@ -246,6 +248,31 @@ static void any_number_of_threads_gives_equal_bits(void **state)
     setenv("LAVAFLOW_THREADS", before, 1);
 }
 
+// Plain, AVX2 and AVX-512 kernels, as far as this machine has them.
+static void any_instruction_set_gives_equal_bits(void **state)
+{
+    (void)state;
+    lf_error err;
+    const cpu_kernels *variants[CPU_VARIANTS_MAX];
+    size_t count = cpu_host_variants(variants);
+    if (strcmp(device->info.id, "cpu") != 0 || count < 2)
+        skip();
+    static const lf_activation activations[] = { LF_ACT_GELU, LF_ACT_SOFTPLUS, LF_ACT_TANH, LF_ACT_SILU };
+    for (size_t i = 0; i + 1 < count; i++)
+        for (size_t a = 0; a < COUNT(activations); a++) {
+            lf_device *other = lf_device_open("cpu", &err);
+            if (!other)
+                fail_msg("%s", err.text);
+            ((cpu_device *)other)->f32 = variants[i];
+            test_training training = wide;
+            training.layers[1].activation = activations[a];
+            training.steps = 5;
+            training.what = variants[i]->variant;
+            assert_equal_bits(device, trainer_run, other, trainer_run, &training);
+            lf_device_close(other);
+        }
+}
+
 static void a_wrong_number_of_threads_is_named(void **state)
 {
     (void)state;
@@ -279,6 +306,7 @@ int run_law_tests(void)
         cmocka_unit_test(the_counter_moves_with_the_last_phase_alone),
         cmocka_unit_test(a_nan_in_x_comes_out_as_the_nan_loss_of_its_row),
         cmocka_unit_test(any_number_of_threads_gives_equal_bits),
+        cmocka_unit_test(any_instruction_set_gives_equal_bits),
         cmocka_unit_test(a_wrong_number_of_threads_is_named),
     };
     return cmocka_run_group_tests_name("laws", tests, NULL, NULL);
