@@ -50,6 +50,18 @@ hid_t lf_h5_text_type(void)
     return -1;
 }
 
+// An empty text takes one zero: HDF5 has no strings of no bytes.
+static hid_t fixed_text_type(const char *text)
+{
+    size_t length = strlen(text);
+    hid_t type = H5Tcopy(H5T_C_S1);
+    if (type >= 0 && H5Tset_size(type, length ? length : 1) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0 &&
+        H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0)
+        return type;
+    H5Tclose(type);
+    return -1;
+}
+
 static hid_t link_list(void)
 {
     hid_t list = H5Pcreate(H5P_LINK_CREATE);
@@ -177,6 +189,22 @@ bool lf_h5_set_texts(hid_t object, const char *name, size_t count, const char *c
     const hsize_t length = count;
     hid_t type = lf_h5_text_type();
     bool good = lf_h5_set_array(object, name, type, type, 1, &length, texts, err);
+    H5Tclose(type);
+    return good;
+}
+
+bool lf_h5_write_fixed_text(hid_t at, const char *path, const char *text, lf_error *err)
+{
+    hid_t type = fixed_text_type(text);
+    bool good = lf_h5_write_array(at, path, type, type, 0, NULL, text, err);
+    H5Tclose(type);
+    return good;
+}
+
+bool lf_h5_set_fixed_text(hid_t object, const char *name, const char *text, lf_error *err)
+{
+    hid_t type = fixed_text_type(text);
+    bool good = lf_h5_set_array(object, name, type, type, 0, NULL, text, err);
     H5Tclose(type);
     return good;
 }

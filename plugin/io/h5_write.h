@@ -27,7 +27,12 @@ bool lf_h5_set_array(hid_t object, const char *name, hid_t file_type, hid_t memo
 bool lf_h5_set_text(hid_t object, const char *name, const char *text, lf_error *err);
 bool lf_h5_set_texts(hid_t object, const char *name, size_t count, const char *const *texts, lf_error *err);
 
-// Variable-length UTF-8; close it. Negative on failure.
+// Variable-length UTF-8, which h5py shows as str; close it. Negative on failure.
 hid_t lf_h5_text_type(void);
+
+// The same texts in fixed length, for files that must survive damage: HDF5 1.10 crashes on a damaged heap of
+// variable-length values.
+bool lf_h5_write_fixed_text(hid_t at, const char *path, const char *text, lf_error *err);
+bool lf_h5_set_fixed_text(hid_t object, const char *name, const char *text, lf_error *err);
 
 #endif

@@ -122,14 +122,14 @@ static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
 {
     hid_t optimizer = lf_h5_group_make(group, "optimizer", err);
     hid_t place = optimizer >= 0 ? lf_h5_group_make(group, "train_state", err) : -1;
-    bool good = place >= 0 && lf_h5_set_text(optimizer, "kind", state->optimizer, err) &&
+    bool good = place >= 0 && lf_h5_set_fixed_text(optimizer, "kind", state->optimizer, err) &&
                 set_u64(optimizer, "step", state->optimizer_step, err) &&
                 tensors_write(optimizer, state->moments, state->moment_count, err) &&
                 set_u64(place, "epoch", state->epoch, err) && set_u64(place, "step", state->step, err) &&
                 set_u64(place, "position", state->position, err) && set_u64(place, "seed", state->seed, err) &&
                 lf_h5_set_array(place, "best", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &state->best, err);
-    good = good && (!state->schedule || lf_h5_set_text(place, "schedule", state->schedule, err)) &&
-           (!state->options || lf_h5_set_text(place, "options", state->options, err));
+    good = good && (!state->schedule || lf_h5_set_fixed_text(place, "schedule", state->schedule, err)) &&
+           (!state->options || lf_h5_set_fixed_text(place, "options", state->options, err));
     H5Gclose(place);
     H5Gclose(optimizer);
     return good;
@@ -149,21 +149,21 @@ bool lf_model_content_write(hid_t group, lf_model_file *file, lf_error *err)
     if (!lf_tensors_digest(file->tensors, file->tensor_count, file->digest, err) ||
         !lf_model_content_digest(file, content, err))
         return false;
-    bool good = lf_h5_set_text(group, "format", LF_MODEL_FORMAT, err) &&
+    bool good = lf_h5_set_fixed_text(group, "format", LF_MODEL_FORMAT, err) &&
                 lf_h5_set_array(group, "format_version", H5T_STD_I32LE, H5T_NATIVE_INT, 1, &two, version, err) &&
-                lf_h5_set_text(group, "creator", "lavaflow", err) &&
-                lf_h5_set_text(group, "creator_version", LF_VERSION, err) &&
+                lf_h5_set_fixed_text(group, "creator", "lavaflow", err) &&
+                lf_h5_set_fixed_text(group, "creator_version", LF_VERSION, err) &&
                 lf_h5_set_array(group, "complete", H5T_STD_U8LE, H5T_NATIVE_UINT8, 0, NULL, &complete, err);
     model = good ? lf_h5_group_make(group, "model", err) : -1;
     good = model >= 0 && tensors_write(model, file->tensors, file->tensor_count, err);
     if (good && strlen(file->definition) > LF_MODEL_DEFINITION_MAX)
-        good = lf_h5_write_text(model, "definition", file->definition, err);
+        good = lf_h5_write_fixed_text(model, "definition", file->definition, err);
     else
-        good = good && lf_h5_set_text(model, "definition", file->definition, err);
+        good = good && lf_h5_set_fixed_text(model, "definition", file->definition, err);
     good = good && (!file->state || state_write(group, file->state, err));
     digest = good ? lf_h5_group_make(group, "digest", err) : -1;
-    good = digest >= 0 && lf_h5_set_text(digest, "sha256", file->digest, err) &&
-           lf_h5_set_text(digest, "content_sha256", content, err);
+    good = digest >= 0 && lf_h5_set_fixed_text(digest, "sha256", file->digest, err) &&
+           lf_h5_set_fixed_text(digest, "content_sha256", content, err);
     H5Gclose(digest);
     H5Gclose(model);
     return good;

@@ -108,6 +108,20 @@ static void plan_blocks(lf_source *source, const hsize_t *chunk)
         source->block_rows = (source->block_rows + 1) / 2;
 }
 
+// A damaged or never written file can claim any shape at no cost. `least`: bytes that the shape takes at least.
+static bool storage_fits(const lf_source *source, uint64_t least, lf_error *err)
+{
+    hsize_t held = H5Dget_storage_size(source->set);
+    if (least <= held)
+        return true;
+    lf_error_set(err, LF_EDATA,
+                 "%s: was not written whole: its %llu rows of %lu values take at least %llu bytes, "
+                 "but the file holds %llu",
+                 source->where, (unsigned long long)source->rows, (unsigned long)source->columns,
+                 (unsigned long long)least, (unsigned long long)held);
+    return false;
+}
+
 // Reopens a chunked data set with a cache that holds one row of chunks, so that reading it batch by batch does not
 // inflate each chunk once a batch.
 static bool open_chunked(lf_source *source, hid_t file, hid_t type, const hsize_t *chunk, const char *file_name,
@@ -123,13 +137,9 @@ static bool open_chunked(lf_source *source, hid_t file, hid_t type, const hsize_
         bytes = bytes > SCRATCH_BYTES / chunk[i] / across ? (uint64_t)SCRATCH_BYTES + 1 : bytes * chunk[i] * across;
         total = total > UINT64_MAX / chunks ? UINT64_MAX : total * chunks;
     }
-    // A damaged or never written file can claim any number of rows at no cost.
-    hsize_t held = H5Dget_storage_size(source->set);
-    if (total > held) {
-        lf_error_set(err, LF_EDATA, "%s: was not written: the file holds %llu bytes for its %llu chunks", source->where,
-                     (unsigned long long)held, (unsigned long long)total);
+    // A chunk takes a byte at the very least.
+    if (!storage_fits(source, total, err))
         return false;
-    }
     plan_blocks(source, chunk);
     if (bytes <= DEFAULT_CACHE_BYTES || bytes > SCRATCH_BYTES)
         return true;
@@ -191,7 +201,10 @@ bool lf_source_open(lf_source *source, hid_t file, const char *file_name, const 
         }
         if (!open_chunked(source, file, type, chunk, file_name, path, err))
             goto error;
-    } else if (layout == H5D_CONTIGUOUS) {
+    } else if (layout != H5D_VIRTUAL) {
+        uint64_t row = (uint64_t)source->columns * H5Tget_size(type);
+        if (!storage_fits(source, source->rows > UINT64_MAX / row ? UINT64_MAX : source->rows * row, err))
+            goto error;
         open_raw(source, file, type);
     }
     H5Pclose(list);

@@ -329,6 +329,30 @@ static void threads_read_while_another_saves(void **state)
     lf_dataset_close(data);
 }
 
+static void rows_in_memory_are_the_test_part(void **state)
+{
+    (void)state;
+    const float x[] = { 1, 2, 3, 4, 5, 6 };
+    float got[4];
+    lf_error err = { 0 };
+    // Two at once, and a model beside them: each is a file in memory of its own.
+    lf_dataset *data = lf_dataset_from_rows("rows", x, 3, 2, &err), *other = lf_dataset_from_rows("other", x, 2, 3, &err);
+    assert_non_null(data);
+    assert_non_null(other);
+    lf_model_file *model = sample_model(1, false);
+    assert_true(lf_model_file_write(in_folder("beside.h5"), model, &err));
+    lf_model_file_destroy(model);
+    assert_int_equal(lf_dataset_part(data, LF_PART_TEST, &err)->rows, 3);
+    assert_int_equal(lf_dataset_part(other, LF_PART_TEST, &err)->features, 3);
+    const uint64_t rows[] = { 2, 0 };
+    assert_true(lf_dataset_read(data, LF_PART_TEST, rows, 2, got, NULL, &err));
+    assert_memory_equal(got, ((const float[]){ 5, 6, 1, 2 }), sizeof got);
+    lf_dataset_close(other);
+    lf_dataset_close(data);
+    assert_null(lf_dataset_from_rows("rows", (const float[]){ 0 }, 0, 2, &err));
+    assert_says(err, LF_EDATA, "rows:/test/x: is empty");
+}
+
 static herr_t host_report(hid_t stack, void *user)
 {
     (void)stack;
@@ -364,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_list_of_numbers_is_one_feature_a_row),
         cmocka_unit_test(virtual_data_sets_within_the_file_are_read),
         cmocka_unit_test(threads_read_while_another_saves),
+        cmocka_unit_test(rows_in_memory_are_the_test_part),
         cmocka_unit_test(the_host_keeps_its_own_hdf5_error_report),
     };
     return cmocka_run_group_tests_name("io: rows", tests, folder_make, folder_remove);

@@ -371,17 +371,21 @@ static void filters_that_are_not_installed_are_named(void **state)
             "/train/x: needs HDF5 filter 31999 (mystery), which is not installed");
 }
 
-static void chunks_that_were_never_written(void **state)
+static void values_that_were_never_written(void **state)
 {
     (void)state;
-    const hsize_t dims[] = { (hsize_t)1 << 40 };
+    const hsize_t dims[] = { (hsize_t)1 << 40 }, plain[] = { 20, 3 };
     const layout shape = { .chunk = { 1024 } };
     start();
     H5Ldelete(file, "/train/x", H5P_DEFAULT);
     H5Ldelete(file, "/train/y", H5P_DEFAULT);
     h5_put(file, "/train/x", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &shape, NULL);
     h5_put(file, "/train/y", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &shape, NULL);
-    finish(LF_EDATA, "/train/x: was not written: the file holds 0 bytes for its 1073741824 chunks");
+    finish(LF_EDATA, "/train/x: was not written whole: its 1099511627776 rows of 1 values take at least 1073741824 bytes, "
+                     "but the file holds 0");
+    start();
+    replace("/train/x", H5T_STD_I16LE, H5T_NATIVE_INT16, 2, plain, NULL);
+    finish(LF_EDATA, "/train/x: was not written whole: its 20 rows of 3 values take at least 120 bytes, but");
 }
 
 int main(void)
@@ -400,7 +404,7 @@ int main(void)
         cmocka_unit_test(specs_that_contradict_themselves),
         cmocka_unit_test(values_in_other_files_are_refused),
         cmocka_unit_test(filters_that_are_not_installed_are_named),
-        cmocka_unit_test(chunks_that_were_never_written),
+        cmocka_unit_test(values_that_were_never_written),
     };
     return cmocka_run_group_tests_name("io: refusals", tests, folder_make, folder_remove);
 }

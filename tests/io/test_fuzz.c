@@ -1,0 +1,174 @@
+// Damaged files give an error or a result, never a crash or a hang. Deterministic: try i changes the same bytes on every
+// run. Each try is a child process, so that a crash is seen and the others still run.
+#include "util.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/random.h"
+#include "io/run_file.h"
+
+enum { SECONDS = 20 };
+static int tries = 300;     // for each file; the first argument sets another number
+static const char *keep_in; // the second names a folder for the files that crash
+
+static bool visit(void *user, const lf_h5_node *node)
+{
+    *(size_t *)user += node->count;
+    return true;
+}
+
+static void use_dataset(const char *path)
+{
+    lf_error err = { 0 };
+    char hex[65];
+    size_t seen = 0;
+    lf_dataset *data = lf_dataset_open(&(lf_dataset_spec){ .file = path, .normalize = "standard" }, &err);
+    const lf_part *part = data ? lf_dataset_part(data, LF_PART_TRAIN, &err) : NULL;
+    if (part && part->rows < 1000000 && part->features < 1000) {
+        size_t count = part->rows < 64 ? (size_t)part->rows : 64;
+        void *x = malloc(count * part->features * lf_dtype_size(part->stored));
+        void *y = malloc(count * (part->outputs ? part->outputs : 1) * sizeof(float));
+        uint64_t rows[64];
+        for (size_t i = 0; i < count; i++)
+            rows[i] = (i * 37 + 5) % part->rows;
+        void *targets = part->target == LF_TARGET_NONE ? NULL : y;
+        if (lf_dataset_read(data, LF_PART_TRAIN, rows, count, x, targets, &err) && part->target == LF_TARGET_CLASSES)
+            for (size_t i = 0; i < count; i++)
+                if (((uint32_t *)y)[i] >= part->classes)
+                    abort();
+        free(y);
+        free(x);
+    }
+    lf_dataset_close(data);
+    lf_h5_digest(path, "/", hex, &err);
+    lf_h5_walk(path, "/", 1000, visit, &seen, &err);
+}
+
+static void use_model(const char *path)
+{
+    lf_error err = { 0 };
+    lf_model_file *read = lf_model_file_read(path, &err);
+    if (read) { // then nothing that matters was hit
+        lf_model_file *model = sample_model(1, true);
+        if (!models_equal(read, model))
+            abort();
+        lf_model_file_destroy(model);
+    } else if (!strstr(err.text, "damaged.h5")) {
+        fprintf(stderr, "a message without the file's name: %s\n", err.text);
+        abort();
+    }
+    lf_model_file_destroy(read);
+}
+
+static void damage(char *bytes, size_t *size, uint64_t index)
+{
+    uint32_t words[4];
+    lf_philox((const uint32_t[4]){ (uint32_t)index, 0, 0, 0 }, (const uint32_t[2]){ 1, 2 }, words);
+    if (words[0] % 6 == 0) {
+        *size = words[1] % *size;
+        return;
+    }
+    for (uint32_t i = 0, flips = 1 + words[0] / 6 % 4; i < flips; i++) {
+        uint32_t place[4];
+        lf_philox((const uint32_t[4]){ (uint32_t)index, i + 1, 0, 0 }, (const uint32_t[2]){ 1, 2 }, place);
+        // Half of them in the first kilobytes, where the structure is.
+        size_t at = place[0] % 2 && *size > 4096 ? place[1] % 4096 : place[1] % *size;
+        bytes[at] = place[2] % 2 ? (char)(bytes[at] ^ 1 << place[3] % 8) : (char)place[3];
+    }
+}
+
+static void fuzz(const char *whole, void (*use)(const char *path))
+{
+    size_t size;
+    char *bytes = file_bytes(whole, &size), *copy = malloc(size);
+    const char *path = in_folder("damaged.h5");
+    static const int crashes_by[] = { SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL };
+    int crashes = 0;
+    for (int i = 0; i < tries; i++) {
+        size_t left = size;
+        memcpy(copy, bytes, size);
+        damage(copy, &left, (uint64_t)i);
+        file_put(path, copy, left);
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            for (size_t s = 0; s < sizeof crashes_by / sizeof *crashes_by; s++)
+                signal(crashes_by[s], SIG_DFL); // cmocka's handlers would go on as if this were the parent
+            alarm(SECONDS);
+            use(path);
+            _exit(0);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            print_error("try %d: %s %d\n", i, WIFSIGNALED(status) ? "signal" : "exit status",
+                        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+            if (keep_in) {
+                char kept[1024];
+                snprintf(kept, sizeof kept, "%s/%s-%d.h5", keep_in, use == use_model ? "model" : "data", i);
+                file_put(kept, copy, left);
+            }
+            crashes++;
+        }
+    }
+    free(copy);
+    free(bytes);
+    assert_int_equal(crashes, 0);
+}
+
+static void damaged_data_sets_never_crash(void **state)
+{
+    (void)state;
+    static const layout layouts[] = {
+        { .chunk = { 0 } },
+        { .chunk = { 16, 3 }, .deflate = true, .shuffle = true },
+        { .chunk = { 16, 3 }, .checksum = true },
+    };
+    static float x[100][5];
+    static uint8_t y[100];
+    const hsize_t dims[] = { 100, 5 };
+    const double scale = .5;
+    const hsize_t ten = 10; // names as texts of fixed length: HDF5 1.10 itself crashes on damaged variable-length ones
+    for (int i = 0; i < 100; i++) {
+        y[i] = (uint8_t)(i % 10);
+        for (int j = 0; j < 5; j++)
+            x[i][j] = (float)(i + j);
+    }
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        const char *path = in_folder("whole.h5");
+        hid_t file = h5_make(path);
+        h5_put(file, "/train/x", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 2, dims, &layouts[i], x);
+        h5_put(file, "/train/y", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &layouts[i], y);
+        h5_attribute(file, "/train/x", "scale", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &scale);
+        if (i == 0)
+            h5_attribute(file, "/train/y", "classes", H5T_C_S1, H5T_C_S1, 1, &ten, "0123456789");
+        H5Fclose(file);
+        fuzz(path, use_dataset);
+    }
+}
+
+static void damaged_models_never_crash(void **state)
+{
+    (void)state;
+    lf_model_file *model = sample_model(1, true);
+    lf_error err = { 0 };
+    assert_true(lf_model_file_write(in_folder("whole.h5"), model, &err));
+    lf_model_file_destroy(model);
+    fuzz(in_folder("whole.h5"), use_model);
+}
+
+int main(int count, char **arguments)
+{
+    if (count > 1)
+        tries = atoi(arguments[1]);
+    if (count > 2)
+        keep_in = arguments[2];
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(damaged_data_sets_never_crash),
+        cmocka_unit_test(damaged_models_never_crash),
+    };
+    return cmocka_run_group_tests_name("io: damaged files", tests, folder_make, folder_remove);
+}
