@@ -23,6 +23,12 @@ function files.reason(name, why)
   return name .. ": " .. (why:match "^%u+: (.-): " or why:match "^%u+: (.*)" or why)
 end
 
+--- The folder that a file is in.
+function files.folder(name)
+  local folder = path.dirname(name)
+  return folder ~= "" and folder or "."
+end
+
 function files.is_file(name)
   local stat = uv.fs_stat(name)
   return stat ~= nil and stat.type == "file"
@@ -76,8 +82,7 @@ end
 function files.prepare_output(name, make, made)
   local stat = uv.fs_stat(name)
   if stat and stat.type ~= "file" then return nil, ("%s: is a %s, not a file"):format(name, stat.type) end
-  local folder = path.dirname(name)
-  if folder == "" then folder = "." end
+  local folder = files.folder(name)
   if make then
     local ok, message = make_folder(folder, made)
     if not ok then return nil, name .. ": " .. message end
@@ -99,7 +104,6 @@ function files.remove_folders(folders)
 end
 
 files.normal = path.normpath
-files.folder = path.dirname
 
 --- "workflows/mnist.lua" as "mnist".
 function files.stem(name)

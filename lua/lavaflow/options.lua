@@ -4,15 +4,31 @@ local options = {}
 
 local package_source = debug.getinfo(1, "S").source:match "^(.*)options%.lua$"
 
---- "FILE:LINE: " of the script's line that is being run: the innermost frame of Lua outside this package.
+--- Calls a function of a script. `position` looks no further out.
+function options.script(fn, ...)
+  fn(...)
+  return true -- so that the call above is no tail call, which would leave no trace of this one
+end
+
+local function place(info, line)
+  return ("%s:%d: "):format(info.source:match "^@(.*)" or info.short_src, line)
+end
+
+--- "FILE:LINE: " of the script's line that is being run: the innermost frame of Lua outside this package. A script's
+--- function that ended in a tail call has no frame; then it is the line where the function begins.
 --- @return string # empty when there is none
 function options.position()
   local level = 2
   while true do
-    local info = debug.getinfo(level, "Sl")
+    local info = debug.getinfo(level, "Slf")
     if not info then return "" end
+    if info.func == options.script then
+      local _, fn = debug.getlocal(level, 1)
+      local begun = debug.getinfo(fn, "S")
+      return place(begun, math.max(begun.linedefined, 1))
+    end
     if info.what ~= "C" and info.source:sub(1, #package_source) ~= package_source then
-      return ("%s:%d: "):format(info.source:match "^@(.*)" or info.short_src, info.currentline)
+      return place(info, info.currentline)
     end
     level = level + 1
   end
@@ -23,13 +39,22 @@ function options.fail(format, ...)
   error(options.position() .. format:format(...), 0)
 end
 
+local function has_position(message)
+  return type(message) ~= "string" or message:find "^[^:\n]+:%d+: " ~= nil
+end
+
 --- Calls a function of the plugin; its errors, which have no position, get the script's.
 function options.call(fn, ...)
   local results = table.pack(pcall(fn, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local message = results[2]
-  if type(message) == "string" and not message:find "^[^:\n]+:%d+: " then message = options.position() .. message end
-  error(message, 0)
+  error(has_position(message) and message or options.position() .. message, 0)
+end
+
+--- For xpcall around options.script: an error as a text with the script's position.
+function options.locate(message)
+  if type(message) ~= "string" then message = "an error that is " .. options.show(message) end
+  return has_position(message) and message or options.position() .. message
 end
 
 -- Edits that turn one name into the other: insert, delete, replace, and swap of neighbours.

@@ -60,19 +60,13 @@ local function print_plan(flow, order, reporter)
   reporter:say(("%d of %d steps would run"):format(#order, #flow.steps))
 end
 
--- For xpcall: the message with the script's line, if it has none.
-local function locate(message)
-  if type(message) ~= "string" then return ("an error that is %s"):format(options.show(message)) end
-  return message:find "^[^:\n]+:%d+: " and message or options.position() .. message
-end
-
 -- nil, "SIGINT" or "SIGTERM": what stopped the step. Outside a training the interpreter turns SIGINT into an error.
 local function stop_signal(message)
   return core.interrupted() or (message and message:find "interrupted!$" and "SIGINT") or nil
 end
 
 local function call_step(step, bound)
-  local ok, message = xpcall(step.run, locate, session.create(step, bound))
+  local ok, message = xpcall(options.script, options.locate, step.run, session.create(step, bound))
   training.drain_log(bound)
   local signal = stop_signal(not ok and message or nil)
   if signal then return "interrupted", ok and "interrupted by " .. signal or message end
@@ -192,7 +186,7 @@ function runner.explain(flow, given)
       explained = true
       io.stdout:write(("step %s\n\n%s\n"):format(step.name, text))
     end)
-    local ok, message = xpcall(step.run, function(e) return e == stop and e or locate(e) end, s)
+    local ok, message = xpcall(options.script, function(e) return e == stop and e or options.locate(e) end, step.run, s)
     if not ok and message ~= stop then
       reporter:log("error", ('step "%s": %s'):format(step.name, message))
       return runner.FAILED

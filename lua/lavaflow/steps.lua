@@ -25,13 +25,10 @@ local steps = {}
 
 local loading -- the workflow whose script is being loaded
 
---- Runs `fn` with declarations going to `workflow`. Gives what pcall gives.
+--- Runs `fn` with declarations going to `workflow`. Gives true, or false and the message.
 function steps.collect(workflow, fn)
   loading = workflow
-  local ok, message = xpcall(fn, function(message)
-    if type(message) ~= "string" or message:find "^[^:\n]+:%d+: " then return message end
-    return options.position() .. message
-  end)
+  local ok, message = xpcall(options.script, options.locate, fn)
   loading = nil
   return ok, message
 end

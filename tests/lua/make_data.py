@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Makes small data set files, right and wrong, in a folder: the Lua tests' fixtures."""
+import os
+import sys
+
+import h5py
+import numpy as np
+
+ROWS, FEATURES, CLASSES = 48, 4, 3
+
+
+def rows(count, seed):
+    """Three clusters, so that a small model learns them in a few epochs."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, count)
+    x = random.normal(0, 0.3, (count, FEATURES))
+    x[np.arange(count), labels] += 2
+    return x.astype("f4"), labels.astype("u1")
+
+
+def write(name, parts):
+    with h5py.File(name, "w") as file:
+        for path, values in parts.items():
+            file[path] = values
+
+
+def main(folder):
+    os.chdir(folder)
+    x, y = rows(ROWS, 1)
+    test_x, test_y = rows(12, 2)
+    good = {"train/x": x, "train/y": y, "test/x": test_x, "test/y": test_y}
+
+    def variant(name, **changed):
+        write(name, {**good, **{path.replace("_", "/"): values for path, values in changed.items()}})
+
+    write("good.h5", good)
+    write("flat.h5", {"data/x": x, "data/y": y})
+    variant("values.h5", train_y=np.stack([x.sum(1), x[:, 0]], 1), test_y=np.stack([test_x.sum(1), test_x[:, 0]], 1))
+    variant("label.h5", train_y=np.where(np.arange(ROWS) == 7, 11, y).astype("u1"))
+    variant("negative.h5", train_y=np.where(np.arange(ROWS) == 7, -1, y).astype("i4"))
+    variant("nan.h5", train_x=np.where(np.arange(ROWS)[:, None] == 5, np.nan, x).astype("f4"))
+    variant("inf.h5", train_x=np.where(np.arange(ROWS)[:, None] == 5, np.inf, x).astype("f4"))
+    variant("unequal.h5", train_y=y[:-1])
+    variant("text.h5", train_x=np.array([b"a"] * ROWS))
+    variant("empty.h5", train_x=x[:0], train_y=y[:0])
+    write("no_y.h5", {"train/x": x})
+    write("nothing.h5", {"other": x})
+    with open("good.h5", "rb") as file:
+        content = file.read()
+    with open("truncated.h5", "wb") as file:
+        file.write(content[:len(content) // 2])
+    with open("not_hdf5.h5", "w") as file:
+        file.write("these are not the bytes of an HDF5 file\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

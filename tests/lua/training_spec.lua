@@ -1,0 +1,184 @@
+local lf = require "lavaflow"
+local core = require "lavaflow.core"
+local helper = require "helper"
+
+local folder, data
+setup(function()
+  folder = helper.folder()
+  helper.fixtures(folder)
+  data = lf.dataset(folder .. "/good.h5")
+end)
+teardown(function()
+  data:close()
+  helper.remove(folder)
+end)
+
+local function train(given)
+  local t = { model = lf.mlp { 4, 8, 3 }, data = data.train, device = "cpu", epochs = 2 }
+  for name, value in pairs(given or {}) do t[name] = value end
+  return lf.train(t)
+end
+
+describe("training", function()
+  it("learns_separated_clusters", function()
+    local history = train { validation = data.test, epochs = 60, batch = 8, optimizer = lf.adam { lr = 1e-2 } }
+    assert.is_true(history.final.val_accuracy >= 0.9, history.final.val_accuracy)
+    assert.equal(60, #history.loss)
+    assert.equal(60, #history.val_accuracy)
+    assert.is_true(history.loss[60] < history.loss[1])
+  end)
+
+  it("two_runs_give_equal_bits_and_another_seed_others", function()
+    assert.equal(train({ seed = 3 }).digest, train({ seed = 3 }).digest)
+    assert.not_equal(train({ seed = 3 }).digest, train({ seed = 4 }).digest)
+  end)
+
+  it("defaults_are_batch_64_ten_epochs_adam_and_shuffling", function()
+    local plain = train { epochs = 10, optimizer = lf.adam { lr = 1e-3 }, batch = 64, shuffle = true, seed = 0 }
+    local model = lf.mlp { 4, 8, 3 }
+    local history = lf.train { model = model, data = data.train, device = "cpu" }
+    assert.equal(plain.digest, history.digest)
+    assert.equal(model:digest(), history.digest)
+  end)
+
+  it("every_optimizer_changes_the_weights_its_own_way", function()
+    local seen = {}
+    for _, optimizer in ipairs { lf.sgd { lr = 0.1 }, lf.sgd { lr = 0.1, momentum = 0.9 },
+      lf.sgd { lr = 0.1, momentum = 0.9, nesterov = true }, lf.adam {}, lf.adamw { weight_decay = 0.1 } } do
+      local digest = train({ optimizer = optimizer }).digest
+      assert.is_nil(seen[digest])
+      seen[digest] = true
+    end
+  end)
+
+  it("mse_learns_values_and_has_no_accuracy", function()
+    local values = lf.dataset(folder .. "/values.h5")
+    local history = train { model = lf.mlp { 4, 16, 2 }, data = values.train, validation = values.test, loss = "mse",
+      epochs = 80, batch = 8, optimizer = lf.adam { lr = 1e-2 } }
+    assert.is_nil(history.accuracy)
+    assert.is_nil(history.final.val_accuracy)
+    assert.is_true(history.final.val_loss < 0.5 * history.val_loss[1])
+  end)
+
+  it("on_epoch_sees_each_epoch_and_false_stops", function()
+    local seen = {}
+    local history = train { epochs = 10, on_epoch = function(epoch, logs)
+      seen[epoch] = logs.loss
+      return epoch < 3
+    end }
+    assert.same(history.loss, seen)
+    assert.equal(3, #seen)
+    assert.equal("on_epoch", history.stopped)
+  end)
+
+  it("an_error_in_on_epoch_is_the_training's", function()
+    helper.has(helper.message(train, { on_epoch = function() error "mine" end }), "mine")
+  end)
+
+  it("max_steps_ends_the_training", function()
+    local history = train { epochs = 10, batch = 8, max_steps = 9 }
+    assert.equal(9, history.steps)
+    assert.equal("max_steps", history.stopped)
+  end)
+
+  it("a_stopped_and_resumed_training_gives_the_bits_of_one_that_was_not", function()
+    local checkpoint = folder .. "/checkpoint.h5"
+    train { epochs = 4, batch = 8, max_steps = 9, checkpoint = checkpoint }
+    local whole, resumed = train { epochs = 4, batch = 8 }, train { epochs = 4, batch = 8, resume = checkpoint }
+    assert.equal(whole.digest, resumed.digest)
+  end)
+
+  it("a_list_of_one_device_is_that_device", function()
+    local history = lf.train { model = lf.mlp { 4, 8, 3 }, data = data.train, epochs = 1, devices = { "cpu" } }
+    assert.equal("cpu", history.device)
+  end)
+
+  it("evaluate_gives_what_validation_gave", function()
+    local model = lf.mlp { 4, 8, 3 }
+    local history = train { model = model, validation = data.test }
+    local scores = lf.evaluate { model = model, data = data.test, device = "cpu" }
+    assert.equal(history.final.val_accuracy, scores.accuracy)
+    assert.is_true(math.abs(history.final.val_loss - scores.loss) < 1e-6)
+    assert.equal(12, scores.rows)
+  end)
+
+  it("predict_on_a_part_is_predict_on_its_rows", function()
+    local model = lf.mlp { 4, 8, 3, seed = 1 }
+    local rows = data.test:read(0, 12)
+    local from_rows = lf.predict { model = model, x = rows, device = "cpu" }
+    assert.same(from_rows, lf.predict { model = model, data = data.test, device = "cpu" })
+    assert.same(from_rows, model:predict(data.test, { device = "cpu" }))
+  end)
+
+  it("record_writes_a_run_file_without_the_runner", function()
+    local run_file = folder .. "/run.h5"
+    local history = train { record = run_file, validation = data.test, name = "first" }
+    local entry = core.h5_read(run_file, "/", 1000).entry
+    assert.equal("completed", entry.status)
+    assert.equal(0, entry.exit_code)
+    assert.equal(2, entry.parameters.epochs)
+    assert.equal("adam", entry.parameters.optimizer)
+    assert.equal(folder .. "/good.h5:/train/x", entry.inputs["1"])
+    assert.equal("cpu", entry.system.device_0.id)
+    assert.equal(history.final.val_loss, entry.metrics.first.val_loss.value[2])
+    assert.equal(history.digest, entry.digests.first.sha256[2])
+  end)
+
+  it("record_of_a_failure_says_so", function()
+    local run_file = folder .. "/failed.h5"
+    helper.message(train, { record = run_file, on_epoch = function() error "mine" end })
+    local entry = core.h5_read(run_file, "/", 1000).entry
+    assert.equal("failed", entry.status)
+    assert.equal(1, entry.exit_code)
+    helper.has(table.concat(entry.log.text, "\n"), "mine")
+  end)
+end)
+
+describe("a wrong training", function()
+  local function refused(part, given)
+    helper.has(helper.message(train, given), part)
+  end
+
+  it("is_refused_with_the_option_and_the_value", function()
+    refused("lf.train: batch: expected a whole number of at least 1, got 0", { batch = 0 })
+    refused("lf.train: epochs: expected a whole number of at least 1, got 0", { epochs = 0 })
+    refused('lf.train: loss: expected one of cross_entropy, mse, got "huber"', { loss = "huber" })
+    refused('lf.train: unknown option "bacth"; nearest: batch', { bacth = 1 })
+    refused("lf.train: optimizer: expected an optimizer, such as lf.adam { lr = 1e-3 }", { optimizer = "adam" })
+    refused("lf.train: data: expected a part of a data set, such as data.train, got a data set", { data = data })
+    helper.has(helper.message(lf.train, { model = lf.mlp { 4, 3 }, data = data.valid }), "data.train, got nothing")
+    helper.has(helper.message(lf.adam, { lr = -1 }), "lf.adam: lr: expected a number of at least 0, got -1")
+    helper.has(helper.message(lf.adam, { learning_rate = 1 }), 'lf.adam: unknown option "learning_rate"')
+    helper.has(helper.message(lf.sgd, { nesterov = true }), "lf.sgd: nesterov: expected a momentum above 0")
+  end)
+
+  it("names_the_devices_there_are", function()
+    refused('device "vulkan:99": there is none; this machine has', { device = "vulkan:99" })
+    refused('device "abacus"', { device = "abacus" })
+    refused("expected either device or devices, got both", { devices = { "cpu" } })
+    local two = { model = lf.mlp { 4, 3 }, data = data.train, devices = { "cpu", "cpu" } }
+    helper.has(helper.message(lf.train, two), "training on 2 devices at once is not supported yet")
+  end)
+
+  it("names_model_and_data_that_do_not_fit", function()
+    refused("the model expects 5 inputs, but a row of " .. folder .. "/good.h5:/train/x has 4 features",
+      { model = lf.mlp { 5, 3 } })
+    refused("good.h5:/train/y has 3 classes, but the model has 2 outputs", { model = lf.mlp { 4, 2 } })
+    refused("holds class numbers, not values", { loss = "mse" })
+  end)
+
+  it("finds_out_before_it_starts_that_its_files_cannot_be_written", function()
+    local epochs = 0
+    local function count() epochs = epochs + 1 end
+    local nowhere = "/nowhere/x.h5"
+    refused("lf.train: record: /nowhere/x.h5: cannot be written", { record = nowhere, on_epoch = count })
+    refused("lf.train: checkpoint: /nowhere/x.h5: cannot be written", { checkpoint = nowhere, on_epoch = count })
+    refused("nope.h5: cannot open: No such file", { resume = "nope.h5", on_epoch = count })
+    assert.equal(0, epochs)
+  end)
+
+  it("has_no_steps_or_parameters_outside_a_workflow", function()
+    helper.has(helper.message(lf.step, "a"), "lf.step: expected a workflow that is being loaded")
+    helper.has(helper.message(lf.params, {}), "lf.params: expected a workflow that is being loaded")
+  end)
+end)

@@ -1,0 +1,155 @@
+-- Commands, wrong usage and wrong scripts: messages and exit statuses.
+local cjson = require "cjson"
+local helper = require "helper"
+
+local folder
+setup(function()
+  folder = helper.folder()
+  helper.fixtures(folder)
+  helper.write(folder .. "/flow.lua", [[
+local lf = require "lavaflow"
+local P = lf.params { data = "good.h5", lr = 1e-2, epochs = 2, fast = false }
+local train = lf.step "train" {
+  input = { data = P.data }, output = { model = "out/model.h5" }, params = P,
+  run = function(s)
+    local model = lf.mlp { 4, 8, 3 }
+    s:train { model = model, data = lf.dataset(s.input.data).train, epochs = P.epochs, device = "cpu" }
+    model:save(s.output.model)
+  end,
+}
+lf.step "report" { input = { model = train.output.model }, run = function(s) s:metric("rate", P.lr) end }
+]])
+end)
+teardown(function() helper.remove(folder) end)
+
+local function lavaflow(...)
+  return helper.cli(folder, ...)
+end
+
+local function refused(code, part, ...)
+  local before = table.concat(helper.files(folder), "\n")
+  local result = lavaflow(...)
+  helper.has(result.err, part)
+  assert.equal(code, result.code)
+  assert.equal(before, table.concat(helper.files(folder), "\n"))
+  return result
+end
+
+describe("the command line", function()
+  it("prints_its_version_and_help", function()
+    assert.is_truthy(lavaflow("--version").out:find "^lavaflow %d+%.%d+%.%d+\n$")
+    for _, command in ipairs { "run", "explain", "devices", "import", "show" } do
+      helper.has(lavaflow("--help").out, command)
+      assert.equal(0, lavaflow(command, "--help").code)
+    end
+  end)
+
+  it("lists_every_device_as_text_and_as_json", function()
+    local list = cjson.decode(lavaflow("devices", "--json").out)
+    local text = lavaflow("devices").out
+    local ids = {}
+    for _, device in ipairs(list) do
+      ids[device.id] = true
+      helper.has(text, device.id)
+    end
+    assert.is_true(ids.cpu)
+  end)
+
+  it("plans_in_the_order_of_dependencies_and_runs_nothing", function()
+    local result = lavaflow("run", "flow.lua", "-n")
+    assert.equal(0, result.code)
+    assert.is_truthy(result.out:find "1  train.*2  report.*2 of 2 steps would run")
+    helper.has(lavaflow("run", "flow.lua", "-n", "train").out, "1 of 2 steps would run")
+    helper.has(lavaflow("run", "flow.lua", "-n", "report").out, "2 of 2 steps would run")
+    assert.is_false(helper.exists(folder .. "/out"))
+    assert.is_false(helper.exists(folder .. "/runs"))
+  end)
+
+  it("explains_the_programs_and_trains_nothing", function()
+    local result = lavaflow("explain", "flow.lua", "--program")
+    assert.equal(0, result.code)
+    assert.is_truthy(result.out:find "step train\n.*linear_dw.*adam.*step report: trains nothing")
+    assert.is_false(helper.exists(folder .. "/out"))
+  end)
+
+  it("is_quiet_with_q_and_tells_more_with_v", function()
+    local quiet = lavaflow("run", "flow.lua", "-q", "--record", "quiet.h5")
+    assert.same({ 0, "", "" }, { quiet.code, quiet.out, quiet.err })
+    local loud = lavaflow("run", "flow.lua", "-v", "--record", "loud.h5")
+    helper.has(loud.out, "submissions")
+    helper.has(loud.out, "train  epoch 2/2  loss ")
+    helper.has(lavaflow("show", "loud.h5").out, "parameters  data = good.h5, epochs = 2, fast = 0, lr = 0.01")
+    helper.remove(folder .. "/quiet.h5")
+    helper.remove(folder .. "/loud.h5")
+    helper.remove(folder .. "/out")
+  end)
+end)
+
+describe("wrong usage", function()
+  it("is_exit_status_2", function()
+    refused(2, "a command is required")
+    refused(2, "unknown command 'rum'", "rum")
+    refused(2, "missing argument 'workflow'", "run")
+    refused(2, "unknown option '--devise'", "run", "flow.lua", "--devise", "cpu")
+    refused(2, "--device cpu,cuda:0: training on several devices", "run", "flow.lua", "--device", "cpu,cuda:0")
+    refused(2, "explain: expected --program", "explain", "flow.lua")
+    refused(2, "mnist", "import", "cifar", ".", "-o", "x.h5")
+    refused(2, "missing option '-o'", "import", "mnist", ".")
+  end)
+
+  it("lists_the_nearest_parameters_and_steps", function()
+    refused(2, 'flow.lua: has no parameter "epohcs"; it has epochs, ', "run", "flow.lua", "epohcs=3")
+    refused(2, 'flow.lua: has no step "trian"; it has train, report', "run", "flow.lua", "trian")
+  end)
+
+  it("names_the_type_that_a_parameter_has", function()
+    refused(2, "epochs=2.5: expected a whole number, as the default 2 is", "run", "flow.lua", "epochs=2.5")
+    refused(2, "epochs=x: expected a whole number", "run", "flow.lua", "epochs=x")
+    refused(2, "lr=: expected a number, as the default 0.01 is", "run", "flow.lua", "lr=")
+    refused(2, "lr=1e999: expected a number", "run", "flow.lua", "lr=1e999")
+    refused(2, "fast=1: expected true or false, as the default false is", "run", "flow.lua", "fast=1")
+  end)
+end)
+
+describe("a wrong script", function()
+  local function script(text, part, ...)
+    helper.write(folder .. "/wrong.lua", 'local lf = require "lavaflow"\n' .. text)
+    refused(2, part, "run", "wrong.lua", ...)
+  end
+
+  it("is_exit_status_2_with_file_and_line", function()
+    refused(2, "nope.lua: no such file or directory", "run", "nope.lua")
+    refused(2, ".: expected a file, got a directory", "run", ".")
+    script("x = = 1", "wrong.lua:2: unexpected symbol near '='")
+    script("\nlf.sgd.x.y = 1", "wrong.lua:3: attempt to index")
+    script("error 'mine'", "wrong.lua:2: mine")
+    script("error {}", "wrong.lua:2: an error that is a table")
+    script("local x = 1", "wrong.lua: declares no step")
+    script("lf.step 'a' {}", 'wrong.lua:2: step "a": run: expected a function, got nothing')
+    script("lf.step 'a b' {}", 'lf.step: name: expected a name of letters, digits, _ and -, got "a b"')
+    script("lf.step 'a' { rum = 1 }", 'step "a": unknown option "rum"; nearest: run')
+    script("lf.step 'a' { input = { x = 1 }, run = print }", 'step "a": input x: expected a path, got 1')
+    script("lf.params { a = {} }", "lf.params: a: expected a number, a text, true or false, got a table")
+    script("local P = lf.params { alpha = 1 } print(P.alhpa)", 'lf.params has no "alhpa"; it has alpha')
+    script("lf.step 'a' { run = print } lf.step 'a' { run = print }", 'step "a": is declared twice')
+  end)
+
+  it("has_no_io_and_no_other_programs", function()
+    for _, text in ipairs { "io.open('x', 'w')", "os.execute 'true'", "os.remove 'x'", "debug.getregistry()",
+      "load 'return 1'", "dofile 'x'", "package.loadlib()" } do
+      script(text, "wrong.lua:2: attempt to ")
+    end
+    script("require 'io'", "wrong.lua:2: require: io: is not for workflows")
+    script("require 'lavaflow.core'", "is not for workflows")
+  end)
+
+  it("names_a_step_that_depends_on_itself", function()
+    script([[lf.step "a" { input = { x = "1" }, output = { y = "2" }, run = print }
+lf.step "b" { input = { x = "2" }, output = { y = "./1" }, run = print }]], 'step "a": depends on itself')
+  end)
+
+  it("names_two_steps_that_write_one_file", function()
+    script([[lf.step "a" { output = { y = "r/../x" }, run = print }
+lf.step "b" { output = { y = "x" }, run = print }]], 'step "b": output x: step "a" writes it too')
+  end)
+end)

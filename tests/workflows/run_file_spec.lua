@@ -1,0 +1,83 @@
+-- A run file as other programs see it: h5py opens it and finds the layout of the contract.
+local core = require "lavaflow.core"
+local helper = require "helper"
+
+local folder
+setup(function()
+  folder = helper.folder()
+  helper.fixtures(folder)
+  helper.write(folder .. "/layers.lua", [[
+local lf = require "lavaflow"
+return function() return lf.mlp { 4, 8, 3 } end
+]])
+  helper.write(folder .. "/flow.lua", [[
+local lf = require "lavaflow"
+local new_model = require "layers"
+local P = lf.params { data = "good.h5", lr = 1e-2, epochs = 3, note = "a text" }
+local train = lf.step "train" {
+  input = { data = P.data }, output = { model = "out/model.h5" }, params = P,
+  run = function(s)
+    local data, model = lf.dataset(s.input.data), new_model()
+    local function train(epochs, name)
+      s:train { model = model, data = data.train, validation = data.test, epochs = epochs, batch = 8, name = name,
+                optimizer = lf.adam { lr = s.params.lr } }
+    end
+    train(s.params.epochs)
+    train(1)
+    train(2, "teacher")
+    model:save(s.output.model)
+  end,
+}
+lf.step "evaluate" {
+  input = { data = P.data .. ":/test/x", model = train.output.model },
+  run = function(s)
+    local model = lf.load(s.input.model)
+    s:metric("test_accuracy", s:evaluate({ model = model, data = lf.dataset(P.data).test }).accuracy)
+    for i = 1, 3 do s:metric("rows", #s:predict { model = model, x = { { i, 0, 0, 0 } } } + i) end
+  end,
+}
+]])
+  local result = helper.cli(folder, "run", "flow.lua", "epochs=4", "--device", "cpu", "--record", "run.h5")
+  assert.same({ 0, "" }, { result.code, result.err })
+end)
+teardown(function() helper.remove(folder) end)
+
+describe("a run file", function()
+  it("opens_with_h5py_and_has_the_layout", function()
+    local result = helper.run({ helper.python, helper.source .. "/tests/workflows/check_run.py", "run.h5" },
+      { cwd = folder, plain = true })
+    assert.equal("", result.err)
+    assert.equal(0, result.code)
+    assert.equal("as it should be\n", result.out)
+  end)
+
+  it("holds_the_result_as_the_model_file_has_it", function()
+    local file = folder .. "/run.h5"
+    assert.equal(core.h5_digest(folder .. "/out/model.h5", "/model"),
+      core.h5_digest(file, "/entry/result/train/model/model"))
+    local entry = core.h5_read(file, "/entry", 1000)
+    assert.equal(core.sha256(helper.read(folder .. "/flow.lua")), entry["script@sha256"])
+    assert.equal(core.h5_digest(folder .. "/good.h5", "/"), entry.inputs["1@sha256"])
+    assert.equal(core.h5_digest(folder .. "/good.h5", "/test/x"), entry.inputs["2@sha256"])
+  end)
+
+  it("is_shown_on_one_screen", function()
+    local text = helper.cli(folder, "show", "run.h5").out
+    for _, part in ipairs { "run         run.h5", "workflow    flow.lua", "status      completed, exit status 0",
+      "parameters  data = good.h5, epochs = 4, lr = 0.01, note = a text", "overrides   epochs=4", "good.h5:/test/x",
+      "train  completed in ", "outputs     out/model.h5", "\ntrain.2\n", "\ntrain.teacher\n", "test_accuracy " } do
+      helper.has(text, part)
+    end
+    local _, lines = text:gsub("\n", "")
+    assert.is_true(lines < 60, lines)
+  end)
+
+  it("goes_to_a_new_file_under_runs_each_time", function()
+    for count = 1, 2 do
+      assert.equal(0, helper.cli(folder, "run", "flow.lua", "-q", "--device", "cpu").code)
+      local names = helper.list(folder .. "/runs/flow")
+      assert.equal(count, #names)
+      assert.is_truthy(names[1]:find "^%d%d%d%d%d%d%d%dT%d%d%d%d%d%dZ%-%x%x%x%x%x%x%x%x%.h5$")
+    end
+  end)
+end)
