@@ -248,15 +248,44 @@ static bool hash_values(lf_hash *hash, hid_t set, hid_t plain, hid_t space, cons
     return good;
 }
 
+// A data set that was never written: its fill value stands for all values, however many the shape claims.
+static bool hash_unwritten(lf_hash *hash, hid_t set, hid_t plain, const char *where, lf_error *err)
+{
+    hid_t list = H5Dget_create_plist(set);
+    void *value = calloc(1, H5Tget_size(plain));
+    bool good = value && H5Pget_fill_value(list, plain, value) >= 0;
+    if (!good)
+        lf_h5_error(err, LF_EFORMAT, "%s: cannot read its fill value", where);
+    lf_hash_text(hash, "unwritten");
+    if (good)
+        lf_hash_update(hash, value, H5Tget_size(plain));
+    free(value);
+    H5Pclose(list);
+    return good;
+}
+
+static bool is_unwritten(hid_t set)
+{
+    hid_t list = H5Dget_create_plist(set);
+    bool unwritten = H5Dget_storage_size(set) == 0 && H5Pget_layout(list) != H5D_VIRTUAL;
+    H5Pclose(list);
+    return unwritten;
+}
+
 static bool hash_dataset(lf_hash *hash, hid_t set, const char *where, lf_error *err)
 {
     type_text text = { 0 };
-    if (!lf_h5_storage_check(set, where, err))
+    bool unwritten = is_unwritten(set);
+    if (!lf_h5_storage_check(set, where, err) || (!unwritten && !lf_h5_written_check(set, where, err)))
         return false;
     hid_t type = H5Dget_type(set), space = H5Dget_space(set), plain = -1;
     bool good = false;
     if (type < 0 || space < 0) {
         lf_h5_error(err, LF_EFORMAT, "%s: cannot read its type", where);
+    } else if (H5Tget_class(type) == H5T_STRING && unwritten) {
+        hash_shape(hash, "text", space);
+        lf_hash_text(hash, "unwritten");
+        good = true;
     } else if (H5Tget_class(type) == H5T_STRING) {
         good = hash_texts(hash, set, lf_h5_read_dataset, type, space, where, err);
     } else if ((plain = little_endian(type, &text, 0)) < 0) {
@@ -264,7 +293,8 @@ static bool hash_dataset(lf_hash *hash, hid_t set, const char *where, lf_error *
                      lf_h5_type_name(type));
     } else {
         hash_shape(hash, text.text, space);
-        good = hash_values(hash, set, plain, space, where, err);
+        good =
+            unwritten ? hash_unwritten(hash, set, plain, where, err) : hash_values(hash, set, plain, space, where, err);
     }
     H5Tclose(plain);
     H5Sclose(space);

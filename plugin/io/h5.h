@@ -43,6 +43,9 @@ const char *lf_h5_type_name(hid_t type);
 // Every filter of the data set can be undone here and its values lie in this file. `where` names it in messages.
 bool lf_h5_storage_check(hid_t set, const char *where, lf_error *err);
 
+// The file holds enough bytes for the data set's shape: a damaged or never written file can claim any shape at no cost.
+bool lf_h5_written_check(hid_t set, const char *where, lf_error *err);
+
 // The text of a scalar string data set or attribute, of fixed or variable length; free it. NULL on failure.
 char *lf_h5_dataset_text(hid_t set, const char *where, lf_error *err);
 char *lf_h5_attribute_text(hid_t object, const char *name, const char *where, lf_error *err);

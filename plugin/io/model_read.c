@@ -88,7 +88,7 @@ static bool tensor_read(const reader *in, hid_t set, const char *where, lf_file_
         lf_error_set(err, LF_EFORMAT,
                      "%s: has rank %d, shape (%llu, %llu); expects one or two dimensions that fit the file", where,
                      rank, (unsigned long long)rows, (unsigned long long)cols);
-    } else if (lf_h5_storage_check(set, where, err)) {
+    } else if (lf_h5_storage_check(set, where, err) && lf_h5_written_check(set, where, err)) {
         tensor->rows = rank == 2 ? (uint32_t)rows : 0;
         tensor->cols = (uint32_t)cols;
         tensor->values = malloc((size_t)(rows * cols) * sizeof(float));

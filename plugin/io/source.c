@@ -108,38 +108,16 @@ static void plan_blocks(lf_source *source, const hsize_t *chunk)
         source->block_rows = (source->block_rows + 1) / 2;
 }
 
-// A damaged or never written file can claim any shape at no cost. `least`: bytes that the shape takes at least.
-static bool storage_fits(const lf_source *source, uint64_t least, lf_error *err)
-{
-    hsize_t held = H5Dget_storage_size(source->set);
-    if (least <= held)
-        return true;
-    lf_error_set(err, LF_EDATA,
-                 "%s: was not written whole: its %llu rows of %lu values take at least %llu bytes, "
-                 "but the file holds %llu",
-                 source->where, (unsigned long long)source->rows, (unsigned long)source->columns,
-                 (unsigned long long)least, (unsigned long long)held);
-    return false;
-}
-
 // Reopens a chunked data set with a cache that holds one row of chunks, so that reading it batch by batch does not
 // inflate each chunk once a batch.
 static bool open_chunked(lf_source *source, hid_t file, hid_t type, const hsize_t *chunk, const char *file_name,
                          const char *path, lf_error *err)
 {
-    uint64_t bytes = H5Tget_size(type), total = 1; // of a row of chunks; chunks in all
+    uint64_t bytes = H5Tget_size(type); // of a row of chunks
     for (int i = 0; i < source->rank; i++) {
-        if (chunk[i] == 0) {
-            lf_error_set(err, LF_EFORMAT, "%s: has chunks of no values", source->where);
-            return false;
-        }
-        uint64_t chunks = (source->dims[i] - 1) / chunk[i] + 1, across = i == 0 ? 1 : chunks;
+        uint64_t across = i == 0 ? 1 : (source->dims[i] - 1) / chunk[i] + 1;
         bytes = bytes > SCRATCH_BYTES / chunk[i] / across ? (uint64_t)SCRATCH_BYTES + 1 : bytes * chunk[i] * across;
-        total = total > UINT64_MAX / chunks ? UINT64_MAX : total * chunks;
     }
-    // A chunk takes a byte at the very least.
-    if (!storage_fits(source, total, err))
-        return false;
     plan_blocks(source, chunk);
     if (bytes <= DEFAULT_CACHE_BYTES || bytes > SCRATCH_BYTES)
         return true;
@@ -189,7 +167,7 @@ bool lf_source_open(lf_source *source, hid_t file, const char *file_name, const 
         goto error;
     }
     if (!type_check(source, type, err) || !shape_check(source, err) ||
-        !lf_h5_storage_check(source->set, source->where, err))
+        !lf_h5_storage_check(source->set, source->where, err) || !lf_h5_written_check(source->set, source->where, err))
         goto error;
     lf_source_deliver(source, source->stored);
     H5D_layout_t layout = H5Pget_layout(list);
@@ -201,10 +179,7 @@ bool lf_source_open(lf_source *source, hid_t file, const char *file_name, const 
         }
         if (!open_chunked(source, file, type, chunk, file_name, path, err))
             goto error;
-    } else if (layout != H5D_VIRTUAL) {
-        uint64_t row = (uint64_t)source->columns * H5Tget_size(type);
-        if (!storage_fits(source, source->rows > UINT64_MAX / row ? UINT64_MAX : source->rows * row, err))
-            goto error;
+    } else if (layout == H5D_CONTIGUOUS) {
         open_raw(source, file, type);
     }
     H5Pclose(list);

@@ -128,7 +128,8 @@ static bool collect(nodes *list, hid_t file, const char *file_name, const lf_h5_
         node->kind = LF_H5_GROUP;
     } else if (good) {
         hid_t type = H5Dget_type(id), space = H5Dget_space(id);
-        fill(node, id, lf_h5_read_dataset, type, space, lf_h5_storage_check(id, object->path, NULL) ? limit : 0);
+        bool readable = lf_h5_storage_check(id, object->path, NULL) && lf_h5_written_check(id, object->path, NULL);
+        fill(node, id, lf_h5_read_dataset, type, space, readable ? limit : 0);
         H5Sclose(space);
         H5Tclose(type);
     }

@@ -158,6 +158,31 @@ static void compounds_and_arrays_have_digests_of_their_members(void **state)
     H5Tclose(memory);
 }
 
+static void values_never_written_have_the_digest_of_their_shape_and_fill_value(void **state)
+{
+    (void)state;
+    const hsize_t many = (hsize_t)1 << 50, fewer = many - 1;
+    const layout shape = { .chunk = { 1024 } };
+    char hex[4][65];
+    hid_t file = h5_make(in_folder("unwritten.h5"));
+    h5_put(file, "/many", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, &many, &shape, NULL);
+    h5_put(file, "/again", H5T_STD_I32BE, H5T_NATIVE_INT32, 1, &many, &shape, NULL);
+    h5_put(file, "/fewer", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, &fewer, &shape, NULL);
+    hid_t space = H5Screate_simple(1, &many, NULL), list = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(list, 1, shape.chunk);
+    H5Pset_fill_value(list, H5T_NATIVE_INT32, &(int32_t){ 7 });
+    H5Dclose(H5Dcreate2(file, "/sevens", H5T_STD_I32LE, space, H5P_DEFAULT, list, H5P_DEFAULT));
+    H5Pclose(list);
+    H5Sclose(space);
+    H5Fclose(file);
+    static const char *const names[] = { "/many", "/again", "/fewer", "/sevens" };
+    for (int i = 0; i < 4; i++)
+        digest_of(in_folder("unwritten.h5"), names[i], hex[i]);
+    assert_string_equal(hex[0], hex[1]);
+    assert_string_not_equal(hex[0], hex[2]);
+    assert_string_not_equal(hex[0], hex[3]);
+}
+
 // 12 MB: more than one piece.
 static void pieces_do_not_count(void **state)
 {
@@ -190,6 +215,7 @@ int main(void)
         cmocka_unit_test(values_types_shapes_names_and_attributes_count),
         cmocka_unit_test(texts_of_fixed_and_variable_length_are_equal),
         cmocka_unit_test(compounds_and_arrays_have_digests_of_their_members),
+        cmocka_unit_test(values_never_written_have_the_digest_of_their_shape_and_fill_value),
         cmocka_unit_test(pieces_do_not_count),
     };
     return cmocka_run_group_tests_name("io: digests", tests, folder_make, folder_remove);
