@@ -65,9 +65,9 @@ static void check_rows(lf_dataset *data, const char *name)
         size_t n = order == 0 ? ROWS : order == 4 ? 1 : count;
         for (size_t i = 0; i < n; i++)
             rows[i] = order == 0   ? i
-                      : order == 1 ? (i * 37 + 11) % ROWS  // scattered, each three times
-                      : order == 2 ? ROWS - 1 - i % ROWS   // falling
-                      : order == 3 ? i / 3                 // each three times in a row
+                      : order == 1 ? (i * 37 + 11) % ROWS // scattered, each three times
+                      : order == 2 ? ROWS - 1 - i % ROWS  // falling
+                      : order == 3 ? i / 3                // each three times in a row
                                    : ROWS - 1;
         memset(x, 0x5a, count * COLUMNS * element);
         memset(y, 0x5a, count * sizeof *y);
@@ -175,9 +175,9 @@ static void every_layout_and_filter_reads_the_same_rows(void **state)
     };
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         unsigned config = 0;
-        if (layouts[i].szip && (H5Zfilter_avail(H5Z_FILTER_SZIP) <= 0 ||
-                                H5Zget_filter_info(H5Z_FILTER_SZIP, &config) < 0 ||
-                                !(config & H5Z_FILTER_CONFIG_ENCODE_ENABLED))) {
+        if (layouts[i].szip &&
+            (H5Zfilter_avail(H5Z_FILTER_SZIP) <= 0 || H5Zget_filter_info(H5Z_FILTER_SZIP, &config) < 0 ||
+             !(config & H5Z_FILTER_CONFIG_ENCODE_ENABLED))) {
             print_message("szip: this HDF5 cannot write it\n");
             continue;
         }
@@ -336,7 +336,8 @@ static void rows_in_memory_are_the_test_part(void **state)
     float got[4];
     lf_error err = { 0 };
     // Two at once, and a model beside them: each is a file in memory of its own.
-    lf_dataset *data = lf_dataset_from_rows("rows", x, 3, 2, &err), *other = lf_dataset_from_rows("other", x, 2, 3, &err);
+    lf_dataset *data = lf_dataset_from_rows("rows", x, 3, 2, &err),
+               *other = lf_dataset_from_rows("other", x, 2, 3, &err);
     assert_non_null(data);
     assert_non_null(other);
     lf_model_file *model = sample_model(1, false);

@@ -180,7 +180,9 @@ static uint64_t take_part(lf_dataset *data, lf_part_id id, int *seen, int32_t *o
 static void a_split_gives_every_row_to_one_part(void **state)
 {
     (void)state;
-    static const double splits[][3] = { { .8, .1, .1 }, { .5, 0, .5 }, { .333, .333, .334 }, { .7, .3, 0 }, { 0, .9, .1 } };
+    static const double splits[][3] = {
+        { .8, .1, .1 }, { .5, 0, .5 }, { .333, .333, .334 }, { .7, .3, 0 }, { 0, .9, .1 }
+    };
     static const layout layouts[] = { { .chunk = { 0 } }, { .chunk = { 64, 2 }, .deflate = true } };
     for (size_t l = 0; l < 2; l++) {
         numbered(in_folder("numbered.h5"), &layouts[l]);
@@ -328,8 +330,8 @@ static void normalized_training_values_have_the_promised_range(void **state)
             }
             for (int k = 0; k < 4; k++)
                 if (fabs(got[k] - want[k]) > bound)
-                    fail_msg("case %d, feature %u, figure %d: %.9g, not %.9g within %g", i, (unsigned)feature, k, got[k],
-                             want[k], bound);
+                    fail_msg("case %d, feature %u, figure %d: %.9g, not %.9g within %g", i, (unsigned)feature, k,
+                             got[k], want[k], bound);
         }
         lf_dataset_close(data);
     }

@@ -58,7 +58,8 @@ static void objects_that_are_missing_list_what_is_there(void **state)
     refused(&(lf_dataset_spec){ .file = path, .x = "/entry/data/z" }, LF_ENOTFOUND, ":/entry/data/z: no such object");
     refused(&(lf_dataset_spec){ .file = path, .x = "/labels", .y = "/labels/deeper" }, LF_ENOTFOUND, "no such object");
     refused(&(lf_dataset_spec){ .file = path, .x = "" }, LF_ENOTFOUND, "no such object");
-    refused(&(lf_dataset_spec){ .file = path, .x = "/entry/data" }, LF_EFORMAT, "/entry/data: is a group, not a data set");
+    refused(&(lf_dataset_spec){ .file = path, .x = "/entry/data" }, LF_EFORMAT,
+            "/entry/data: is a group, not a data set");
     other = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
     for (int i = 0; i < 20; i++) {
         char name[16];
@@ -87,14 +88,16 @@ static void types_that_are_no_numbers_are_named(void **state)
         hid_t type;
         const char *name;
     } cases[] = {
-        { text, "string" },    { pair, "compound" },        { array, "array" },          { H5T_STD_REF_OBJ, "reference" },
+        { text, "string" },          { pair, "compound" },
+        { array, "array" },          { H5T_STD_REF_OBJ, "reference" },
         { list, "variable-length" }, { H5T_STD_B8LE, "bit field" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char message[128];
         start();
         replace("/train/x", cases[i].type, cases[i].type, 1, dims, NULL);
-        snprintf(message, sizeof message, "/train/x: holds values of type %s; expects integers or floats", cases[i].name);
+        snprintf(message, sizeof message, "/train/x: holds values of type %s; expects integers or floats",
+                 cases[i].name);
         finish(LF_EFORMAT, message);
     }
     start();
@@ -293,12 +296,13 @@ static void specs_that_contradict_themselves(void **state)
     refused(&(lf_dataset_spec){ .file = f, .x = x, .split = { 1.5, 0, 0 } }, LF_EARG, "train is 1.5");
     refused(&(lf_dataset_spec){ .file = f, .x = x, .split = { .5, -.1, 0 } }, LF_EARG, "valid is -0.1");
     refused(&(lf_dataset_spec){ .file = f, .x = x, .split = { .5, 0, NAN } }, LF_EARG, "test is nan");
-    refused(&(lf_dataset_spec){ .file = f, .split = { .5, .5, 0 } }, LF_EARG, "split divides the rows that x and y name");
+    refused(&(lf_dataset_spec){ .file = f, .split = { .5, .5, 0 } }, LF_EARG,
+            "split divides the rows that x and y name");
     refused(&(lf_dataset_spec){ .file = f, .x = x, .split = { .99, .01, 0 } }, LF_EARG, "valid is 0.01 of 20 rows");
     refused(&(lf_dataset_spec){ .file = f, .y = y }, LF_EARG, "y names /train/y, but x names no object");
     refused(&(lf_dataset_spec){ .file = f, .normalize = "weird" }, LF_EARG, "normalize is \"weird\"");
-    refused(&(lf_dataset_spec){ .file = f, .x = x, .y = y, .split = { 0, 0, .5 }, .normalize = "standard" }, LF_ENOTFOUND,
-            "has no part \"train\"");
+    refused(&(lf_dataset_spec){ .file = f, .x = x, .y = y, .split = { 0, 0, .5 }, .normalize = "standard" },
+            LF_ENOTFOUND, "has no part \"train\"");
 }
 
 static void values_in_other_files_are_refused(void **state)
@@ -324,7 +328,8 @@ static void values_in_other_files_are_refused(void **state)
             H5Pset_external(list, in_folder("raw.bin"), 0, 60);
         else
             H5Pset_virtual(list, space, "elsewhere.h5", "/train/x", space);
-        H5Dclose(H5Dcreate2(file, i == 2 ? "/hidden" : "/train/x", H5T_STD_U8LE, space, H5P_DEFAULT, list, H5P_DEFAULT));
+        H5Dclose(
+            H5Dcreate2(file, i == 2 ? "/hidden" : "/train/x", H5T_STD_U8LE, space, H5P_DEFAULT, list, H5P_DEFAULT));
         H5Pclose(list);
         if (i == 2) { // a virtual data set of a virtual data set of another file
             list = H5Pcreate(H5P_DATASET_CREATE);
@@ -332,7 +337,8 @@ static void values_in_other_files_are_refused(void **state)
             H5Dclose(H5Dcreate2(file, "/train/x", H5T_STD_U8LE, space, H5P_DEFAULT, list, H5P_DEFAULT));
             H5Pclose(list);
         }
-        finish(LF_EUNSUPPORTED, i == 0 ? "has its values outside, in " : "is a virtual data set with values in elsewhere.h5");
+        finish(LF_EUNSUPPORTED,
+               i == 0 ? "has its values outside, in " : "is a virtual data set with values in elsewhere.h5");
     }
     H5Sclose(space);
 }
@@ -381,7 +387,8 @@ static void values_that_were_never_written(void **state)
     H5Ldelete(file, "/train/y", H5P_DEFAULT);
     h5_put(file, "/train/x", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &shape, NULL);
     h5_put(file, "/train/y", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &shape, NULL);
-    finish(LF_EDATA, "/train/x: was not written whole: its values take at least 1073741824 bytes, but the file holds 0");
+    finish(LF_EDATA,
+           "/train/x: was not written whole: its values take at least 1073741824 bytes, but the file holds 0");
     start();
     replace("/train/x", H5T_STD_I16LE, H5T_NATIVE_INT16, 2, plain, NULL);
     finish(LF_EDATA, "/train/x: was not written whole: its values take at least 120 bytes, but the file holds 0");

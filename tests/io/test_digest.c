@@ -140,7 +140,8 @@ static void compounds_and_arrays_have_digests_of_their_members(void **state)
     h5_put(file, "/memory", memory, memory, 1, &two, NULL, pairs);
     h5_put(file, "/packed", packed, memory, 1, &two, NULL, pairs);
     h5_put(file, "/array", array, array, 1, &two, NULL, (int32_t[]){ 1, 2, 3, 4 });
-    h5_put(file, "/matrix", H5T_NATIVE_INT32, H5T_NATIVE_INT32, 2, (hsize_t[]){ 2, 2 }, NULL, (int32_t[]){ 1, 2, 3, 4 });
+    h5_put(file, "/matrix", H5T_NATIVE_INT32, H5T_NATIVE_INT32, 2, (hsize_t[]){ 2, 2 }, NULL,
+           (int32_t[]){ 1, 2, 3, 4 });
     h5_put(file, "/reference", H5T_STD_REF_OBJ, H5T_STD_REF_OBJ, 1, &two, NULL, NULL);
     H5Fclose(file);
     static const char *const names[] = { "/memory", "/packed", "/array", "/matrix" };

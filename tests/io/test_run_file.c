@@ -175,7 +175,8 @@ static void series_digests_and_log_keep_their_order_over_many_appends_and_saves(
         if (i == N / 2)
             OK(lf_run_save(run, path, "running", 0, &err));
     }
-    OK(lf_run_series(run, "train", "loss", 2, (int64_t[]){ 1500, 3000 }, (double[]){ 1, 2 }, (double[]){ .5, .25 }, &err));
+    OK(lf_run_series(run, "train", "loss", 2, (int64_t[]){ 1500, 3000 }, (double[]){ 1, 2 }, (double[]){ .5, .25 },
+                     &err));
     OK(lf_run_series(run, "t.2", "lr", 1, (int64_t[]){ 7 }, (double[]){ 3 }, (double[]){ NAN }, &err));
     OK(lf_run_digest(run, "train", 10, hex, &err));
     hex[0] = 'b';

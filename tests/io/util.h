@@ -33,7 +33,7 @@ void file_put(const char *path, const void *bytes, size_t size);
 
 typedef struct layout {
     const char *name;
-    hsize_t chunk[4];                         // all 0: contiguous
+    hsize_t chunk[4]; // all 0: contiguous
     bool compact, deflate, shuffle, checksum, szip;
 } layout;
 
@@ -48,7 +48,7 @@ hid_t h5_half(void); // IEEE half precision; close it
 // A file with /train/x (rows, columns) u8 of (7 row + 3 column) and /train/y u8 of row % 10.
 void small_dataset(const char *path, hsize_t rows, hsize_t columns);
 
-lf_dataset *open_file(const char *path);                      // standard layout, must succeed
+lf_dataset *open_file(const char *path);                                   // standard layout, must succeed
 void refused(const lf_dataset_spec *spec, lf_code code, const char *text); // opening fails with this in its message
 #define assert_says(err, wanted_code, wanted) says(&(err), wanted_code, wanted, __FILE__, __LINE__)
 void says(const lf_error *err, lf_code code, const char *wanted, const char *file, int line);

@@ -1,0 +1,107 @@
+// The other side of test_h5py.py.
+//   write FOLDER   model.h5 (a checkpoint) and run.h5
+//   model FILE     reads a model file and prints its digest
+//   rows FILE      prints the training part of a data set file, a row a line: values, then the target
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/dataset.h"
+#include "io/model_file.h"
+#include "io/run_file.h"
+
+static int failed(const lf_error *err)
+{
+    printf("%s: %s\n", lf_code_name(err->code), err->text);
+    return 1;
+}
+
+static int write_files(const char *folder)
+{
+    lf_error err = { 0 };
+    char path[1024];
+    float kernel[] = { 1, 2, 3, 4, 5, 6 }, bias[] = { -1, .5f, 0 }, m[] = { 0, 0, 0 };
+    lf_file_tensor tensors[] = { { "linear_1/kernel", 2, 3, kernel }, { "linear_1/bias", 0, 3, bias } };
+    lf_file_tensor moments[] = { { "linear_1/bias/m", 0, 3, m } };
+    lf_train_state state = { .optimizer = "adam",
+                             .optimizer_step = 7,
+                             .epoch = 1,
+                             .step = 7,
+                             .position = 64,
+                             .seed = 18446744073709551615u,
+                             .best = NAN,
+                             .options = "{}",
+                             .moments = moments,
+                             .moment_count = 1 };
+    lf_model_file model = {
+        .definition = "{\"layers\": [\"größe\"]}", .tensors = tensors, .tensor_count = 2, .state = &state
+    };
+    snprintf(path, sizeof path, "%s/model.h5", folder);
+    if (!lf_model_file_write(path, &model, &err))
+        return failed(&err);
+    snprintf(path, sizeof path, "%s/run.h5", folder);
+    lf_run *run = lf_run_create(&err);
+    const int64_t steps[] = { 1, 2, 3 };
+    const double times[] = { .1, .2, .3 }, values[] = { 3, 2, 1 };
+    bool good = run && lf_run_set_text(run, "script", "return 1\n", &err) &&
+                lf_run_set_f64(run, "parameters/lr", .001, &err) && lf_run_set_i64(run, "parameters/batch", 64, &err) &&
+                lf_run_set_text(run, "step_1/name", "train", &err) &&
+                lf_run_series(run, "train", "loss", 3, steps, times, values, &err) &&
+                lf_run_digest(run, "train", 3, model.digest, &err) && lf_run_log(run, "info", "epoch 1 ✓", &err) &&
+                lf_run_model(run, "train", "model", &model, &err) && lf_run_save(run, path, "done", 0, &err);
+    lf_run_destroy(run);
+    return good ? 0 : failed(&err);
+}
+
+static int print_digest(const char *path)
+{
+    lf_error err = { 0 };
+    lf_model_file *model = lf_model_file_read(path, &err);
+    if (!model)
+        return failed(&err);
+    printf("%s\n", model->digest);
+    lf_model_file_destroy(model);
+    return 0;
+}
+
+static int print_rows(const char *path)
+{
+    lf_error err = { 0 };
+    lf_dataset *data = lf_dataset_open(&(lf_dataset_spec){ .file = path }, &err);
+    const lf_part *part = data ? lf_dataset_part(data, LF_PART_TRAIN, &err) : NULL;
+    if (!part) {
+        lf_dataset_close(data);
+        return failed(&err);
+    }
+    size_t element = lf_dtype_size(part->stored);
+    unsigned char *x = malloc(part->rows * part->features * element);
+    uint32_t *y = malloc(part->rows * sizeof *y);
+    bool good = lf_dataset_read_span(data, LF_PART_TRAIN, 0, part->rows, x, part->y_path ? y : NULL, &err);
+    for (uint64_t i = 0; good && i < part->rows; i++) {
+        for (uint32_t j = 0; j < part->features; j++) {
+            float value = 0;
+            memcpy(&value, x + (i * part->features + j) * element, element);
+            if (part->stored != LF_F32)
+                value = x[i * part->features + j]; // the peer stores u8 or floats
+            printf("%.9g ", (double)(value * part->scale[j] + part->offset[j]));
+        }
+        printf("%u\n", part->y_path ? y[i] : 0);
+    }
+    free(y);
+    free(x);
+    lf_dataset_close(data);
+    return good ? 0 : failed(&err);
+}
+
+int main(int count, char **arguments)
+{
+    if (count == 3 && strcmp(arguments[1], "write") == 0)
+        return write_files(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "model") == 0)
+        return print_digest(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "rows") == 0)
+        return print_rows(arguments[2]);
+    fprintf(stderr, "usage: h5py_peer write FOLDER | model FILE | rows FILE\n");
+    return 2;
+}

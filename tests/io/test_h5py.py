@@ -1,0 +1,136 @@
+"""Files that lavaflow writes are read by h5py, and files that h5py writes by lavaflow. Argument: the peer program."""
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+try:
+  import h5py
+  import numpy as np
+except ImportError as missing:
+  print(f"skipped: {missing}")
+  sys.exit(77)
+
+peer = sys.argv[1]
+
+
+def run(*arguments, fails=False):
+  done = subprocess.run([peer, *arguments], stdout=subprocess.PIPE, text=True)
+  assert (done.returncode != 0) == fails, f"{arguments}: exit {done.returncode}: {done.stdout}"
+  return done.stdout
+
+
+def text(value):
+  return value.decode() if isinstance(value, bytes) else value
+
+
+def digest(tensors):
+  """As model_file.h defines it."""
+  sha = hashlib.sha256()
+  for name in sorted(tensors):
+    values = tensors[name]
+    sha.update(name.encode() + b"\0" + struct.pack(f"<{1 + values.ndim}Q", values.ndim, *values.shape))
+    sha.update(values.astype("<f4").tobytes())
+  return sha.hexdigest()
+
+
+def tensors_below(group):
+  found = {}
+  group.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+  return found
+
+
+def a_model_file_holds_what_the_design_says(folder):
+  with h5py.File(f"{folder}/model.h5") as f:
+    assert text(f.attrs["format"]) == "lavaflow-model"
+    assert list(f.attrs["format_version"]) == [1, 0]
+    assert text(f.attrs["creator"]) == "lavaflow"
+    assert f.attrs["complete"] == 1
+    assert json.loads(f["model"].attrs["definition"]) == {"layers": ["größe"]}
+    kernel = f["model/linear_1/kernel"]
+    assert kernel.dtype == np.dtype("<f4") and kernel.shape == (2, 3)
+    assert (kernel[()] == [[1, 2, 3], [4, 5, 6]]).all()
+    assert f["model/linear_1/bias"].shape == (3,)
+    assert text(f["optimizer"].attrs["kind"]) == "adam" and f["optimizer"].attrs["step"] == 7
+    assert f["optimizer/linear_1/bias/m"].shape == (3,)
+    state = f["train_state"].attrs
+    assert (state["epoch"], state["step"], state["position"], state["seed"]) == (1, 7, 64, 2**64 - 1)
+    assert np.isnan(state["best"]) and text(state["options"]) == "{}"
+    assert text(f["digest"].attrs["sha256"]) == digest(tensors_below(f["model"]))
+  assert run("model", f"{folder}/model.h5").strip() == digest(
+    {"linear_1/kernel": np.array([[1, 2, 3], [4, 5, 6]]), "linear_1/bias": np.array([-1, .5, 0])})
+
+
+def a_model_file_made_by_h5py_is_read(folder):
+  path = f"{folder}/made.h5"
+  kernel = np.arange(200, dtype="f4").reshape(20, 10)
+  with h5py.File(path, "w") as f:
+    f.attrs.update({"format": "lavaflow-model", "format_version": [1, 0], "creator": "h5py", "complete": 1})
+    f.create_dataset("model/linear_1/kernel", data=kernel, compression="gzip", chunks=(3, 4))
+    f["model"].attrs["definition"] = "{}"
+    f.create_group("digest").attrs["sha256"] = digest({"linear_1/kernel": kernel})
+  assert run("model", path).strip() == digest({"linear_1/kernel": kernel})
+  with h5py.File(path, "r+") as f:
+    f["model/linear_1/kernel"][3, 3] += 1
+  assert "the weights are damaged" in run("model", path, fails=True)
+
+
+def a_run_file_is_nexus_and_h5md(folder):
+  with h5py.File(f"{folder}/run.h5") as f:
+    group = f
+    for kind in "NXroot", "NXentry", "NXcollection", "NXcollection", "NXdata":
+      assert group.attrs["NX_class"] == kind, group.name
+      group = group[group.attrs["default"]] if "default" in group.attrs else group
+    assert group.name == "/entry/metrics/train/loss"
+    assert list(group[group.attrs["signal"]]) == [3, 2, 1] and list(group[group.attrs["axes"]]) == [1, 2, 3]
+    assert list(group["time"]) == [.1, .2, .3] and group["time"].attrs["units"] == "s"
+    assert group["step"].dtype == np.dtype("<i8") and group["step"].maxshape == (None,)
+    assert group["value"].compression == "gzip"
+    entry = f["entry"]
+    assert entry["script"].asstr()[()] == "return 1\n"
+    assert entry["parameters/lr"][()] == .001 and entry["parameters/batch"][()] == 64
+    assert entry["status"].asstr()[()] == "done" and entry["exit_code"][()] == 0
+    assert entry["program_name"].attrs["version"].count(".") == 2
+    assert entry["log/text"].asstr()[()].tolist() == ["epoch 1 ✓"]
+    assert entry["step_1"].attrs["NX_class"] == "NXprocess"
+    assert entry["digests/train/sha256"][0].decode() == digest(tensors_below(entry["result/train/model/model"]))
+    assert len(entry["entry_identifier_uuid"].asstr()[()]) == 36
+
+
+def data_sets_made_by_h5py_read_as_their_values(folder):
+  path = f"{folder}/data.h5"
+  images = (np.arange(7 * 4 * 3) % 251).astype("u1").reshape(7, 4, 3)
+  labels = np.arange(7) % 3
+  options = [{}, {"chunks": True}, {"chunks": (2, 4, 1), "compression": "gzip", "shuffle": True, "fletcher32": True},
+             {"chunks": (7, 4, 3), "compression": "lzf"}, {"maxshape": (None, 4, 3)}, {"compression": "szip"}]
+  for option in options:
+    for kind in "u1", "<f2", ">f4", "f8", ">i8":
+      with h5py.File(path, "w") as f:
+        try:
+          f.create_dataset("train/x", data=images.astype(kind), **option)
+        except ValueError as refused: # this HDF5 cannot write szip, or not for this type
+          assert option.get("compression") == "szip", refused
+          continue
+        if kind == "u1":
+          f["train/x"].attrs["scale"] = .5
+          f["train/x"].attrs["offset"] = np.full(12, -1, "i2")
+        f["train/y"] = labels
+      done = subprocess.run([peer, "rows", path], stdout=subprocess.PIPE, text=True)
+      if option.get("compression") == "lzf":  # a filter of h5py's own
+        assert "needs HDF5 filter 32000 (lzf), which is not installed" in done.stdout, done.stdout
+        continue
+      assert done.returncode == 0, done.stdout
+      got = np.array([line.split() for line in done.stdout.splitlines()], dtype=float)
+      want = images.reshape(7, 12) * .5 - 1 if kind == "u1" else images.reshape(7, 12)
+      assert (got[:, :-1] == want).all() and (got[:, -1] == labels).all(), (option, kind)
+
+
+with tempfile.TemporaryDirectory() as place:
+  run("write", place)
+  for law in (a_model_file_holds_what_the_design_says, a_model_file_made_by_h5py_is_read,
+              a_run_file_is_nexus_and_h5md, data_sets_made_by_h5py_read_as_their_values):
+    law(place)
+    print("ok", law.__name__)
