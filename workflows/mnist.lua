@@ -1,5 +1,4 @@
--- MNIST with one hidden layer: about 0.98 on the test images after 10 epochs of the 60,000 training images.
--- The data: lavaflow import mnist FOLDER-OF-THE-FOUR-FILES -o datasets/mnist.h5
+-- MNIST with one hidden layer. The data: lavaflow import mnist FOLDER-OF-THE-FOUR-FILES -o datasets/mnist.h5
 local lf = require "lavaflow"
 local P = lf.params { data = "datasets/mnist.h5", hidden = 128, lr = 1e-3, batch = 64, epochs = 10, seed = 1 }
 

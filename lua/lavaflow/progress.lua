@@ -122,7 +122,6 @@ end
 
 function Line:epoch(epoch, logs, epochs)
   local reporter = self.reporter
-  if reporter.quiet then return end
   local text = ("%s  epoch %d/%d  %s"):format(self.name, epoch, epochs, values(logs, epoch_names))
   if reporter.columns then
     local validation = values(logs, { "val_loss", "val_accuracy" })

@@ -41,6 +41,15 @@ describe("training", function()
     assert.equal(model:digest(), history.digest)
   end)
 
+  it("optimizers_have_pytorch_s_defaults", function()
+    local function fields(optimizer) return setmetatable(optimizer, nil) end
+    assert.same({ kind = "sgd", lr = 1e-3, momentum = 0.0, nesterov = false, weight_decay = 0.0 }, fields(lf.sgd()))
+    local adam = { kind = "adam", lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0 }
+    assert.same(adam, fields(lf.adam {}))
+    adam.kind, adam.weight_decay = "adamw", 1e-2
+    assert.same(adam, fields(lf.adamw {}))
+  end)
+
   it("every_optimizer_changes_the_weights_its_own_way", function()
     local seen = {}
     for _, optimizer in ipairs { lf.sgd { lr = 0.1 }, lf.sgd { lr = 0.1, momentum = 0.9 },

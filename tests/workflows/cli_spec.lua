@@ -72,6 +72,20 @@ describe("the command line", function()
     assert.is_false(helper.exists(folder .. "/out"))
   end)
 
+  it("updates_one_line_per_training_on_a_terminal", function()
+    local result = helper.run({ helper.python, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", helper.lavaflow, "run",
+      "flow.lua", "train", "epochs=5", "--record", "terminal.h5" },
+      { cwd = folder, plain = true, env = { TERM = "xterm", LD_PRELOAD = os.getenv "LD_PRELOAD" } })
+    local lines = {}
+    for line in result.out:gsub("\r\n", "\n"):gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.equal(2, #lines, result.out)
+    helper.has(lines[1], "\rtrain  epoch 1/5  loss ")
+    helper.has(lines[1], "\rtrain  epoch 5/5  loss ")
+    helper.has(lines[2], "completed: terminal.h5")
+    helper.remove(folder .. "/terminal.h5")
+    helper.remove(folder .. "/out")
+  end)
+
   it("is_quiet_with_q_and_tells_more_with_v", function()
     local quiet = lavaflow("run", "flow.lua", "-q", "--record", "quiet.h5")
     assert.same({ 0, "", "" }, { quiet.code, quiet.out, quiet.err })
