@@ -7,6 +7,17 @@
 
 enum { SERIES_CHUNK = 1024, DEFLATE_LEVEL = 4 };
 
+// What every object made here has: no times, and the order of its attributes (a group: also of its links). That order
+// asks for HDF5 1.8's object headers, which have checksums: damage to them is an error, whereas HDF5 itself can crash
+// on damage to the older ones. (Asking for 1.8's format as a whole runs into a defect of 1.10: H5Fget_file_image leaves
+// a wrong checksum on the file's own header.)
+static bool prepare(hid_t list, bool is_group)
+{
+    return list >= 0 && H5Pset_obj_track_times(list, false) >= 0 &&
+           H5Pset_attr_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0 &&
+           (!is_group || H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0);
+}
+
 hid_t lf_h5_memory_create(size_t size, lf_error *err)
 {
     const size_t least = 64 << 10;
@@ -17,7 +28,7 @@ hid_t lf_h5_memory_create(size_t size, lf_error *err)
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE), file = -1;
     // The file grows by this step, and each growth may copy it.
     if (access >= 0 && creation >= 0 && H5Pset_fapl_core(access, size / 8 + least, false) >= 0 &&
-        H5Pset_obj_track_times(creation, false) >= 0)
+        prepare(creation, true))
         file = H5Fcreate(name, H5F_ACC_TRUNC, creation, access);
     if (file < 0)
         lf_h5_error(err, LF_ENOMEM, "cannot create an HDF5 file in memory");
@@ -62,29 +73,51 @@ static hid_t fixed_text_type(const char *text)
     return -1;
 }
 
-static hid_t link_list(void)
+// Opens or makes one group whose parent exists. HDF5 can make all groups of a path at once, but those carry times.
+static hid_t one_group(hid_t at, const char *path, lf_error *err)
 {
-    hid_t list = H5Pcreate(H5P_LINK_CREATE);
-    if (list >= 0)
-        H5Pset_create_intermediate_group(list, 1);
-    return list;
-}
-
-hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err)
-{
-    if (!*path || strcmp(path, "/") == 0 || lf_h5_exists(at, path)) {
-        hid_t there = H5Gopen2(at, *path ? path : ".", H5P_DEFAULT);
+    if (lf_h5_exists(at, path)) {
+        hid_t there = H5Gopen2(at, path, H5P_DEFAULT);
         if (there < 0)
             lf_error_set(err, LF_EARG, "%s: is not a group", path);
         return there;
     }
-    hid_t links = link_list(), list = H5Pcreate(H5P_GROUP_CREATE), group = -1;
-    if (links >= 0 && list >= 0 && H5Pset_obj_track_times(list, false) >= 0)
-        group = H5Gcreate2(at, path, links, list, H5P_DEFAULT);
+    hid_t list = H5Pcreate(H5P_GROUP_CREATE), group = -1;
+    if (prepare(list, true))
+        group = H5Gcreate2(at, path, H5P_DEFAULT, list, H5P_DEFAULT);
     if (group < 0)
         lf_h5_error(err, LF_EARG, "%s: cannot make the group", path);
     H5Pclose(list);
-    H5Pclose(links);
+    return group;
+}
+
+hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err)
+{
+    char *prefix = strdup(path);
+    hid_t group = prefix ? H5Gopen2(at, ".", H5P_DEFAULT) : -1;
+    if (group < 0)
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory", path);
+    for (size_t i = 1, length = strlen(path); group >= 0 && length > 0 && i <= length; i++) {
+        if ((path[i] != '/' && path[i] != 0) || path[i - 1] == '/')
+            continue;
+        prefix[i] = 0;
+        H5Gclose(group);
+        group = one_group(at, prefix, err);
+        prefix[i] = path[i];
+    }
+    free(prefix);
+    return group;
+}
+
+// The group that holds the last part of a path.
+static hid_t parent_make(hid_t at, const char *path, lf_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent = strndup(path, slash ? (size_t)(slash - path) : 0);
+    hid_t group = parent ? lf_h5_group_make(at, parent, err) : -1;
+    if (!parent)
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory", path);
+    free(parent);
     return group;
 }
 
@@ -108,16 +141,16 @@ static bool remove_older(hid_t at, const char *path, lf_error *err)
 static bool write_set(hid_t at, const char *path, hid_t file_type, hid_t memory_type, hid_t space, hid_t list,
                       const void *values, lf_error *err)
 {
-    if (!remove_older(at, path, err))
+    hid_t parent = remove_older(at, path, err) ? parent_make(at, path, err) : -1, set = -1;
+    if (parent < 0)
         return false;
-    hid_t links = link_list(), set = -1;
-    if (links >= 0 && list >= 0 && space >= 0 && H5Pset_obj_track_times(list, false) >= 0)
-        set = H5Dcreate2(at, path, file_type, space, links, list, H5P_DEFAULT);
+    if (space >= 0 && prepare(list, false))
+        set = H5Dcreate2(at, path, file_type, space, H5P_DEFAULT, list, H5P_DEFAULT);
     bool good = set >= 0 && H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
     if (!good)
         lf_h5_error(err, LF_EARG, "%s: cannot write", path);
     H5Dclose(set);
-    H5Pclose(links);
+    H5Gclose(parent);
     return good;
 }
 

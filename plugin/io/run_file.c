@@ -24,9 +24,11 @@ static bool path_check(const char *path, lf_error *err)
 {
     size_t length = strlen(path);
     bool good = length > 0 && path[0] != '/' && path[length - 1] != '/' && !strstr(path, "//");
-    for (const char *part = path; good && part; part = strchr(part, '/'), part += part != NULL)
-        good = strncmp(part, "./", 2) != 0 && strncmp(part, "../", 3) != 0 && strcmp(part, ".") != 0 &&
-               strcmp(part, "..") != 0;
+    for (const char *part = path; good && part;) {
+        size_t part_length = strcspn(part, "/");
+        good = strncmp(part, ".", part_length) != 0 && strncmp(part, "..", part_length) != 0;
+        part = part[part_length] ? part + part_length + 1 : NULL;
+    }
     if (!good)
         lf_error_set(err, LF_EARG, "run file: \"%s\" is no path below /entry", path);
     return good;

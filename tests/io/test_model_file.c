@@ -1,6 +1,8 @@
 // Model and checkpoint files: round trips, digests, determinism.
 #include "util.h"
 
+#include <time.h>
+
 static lf_model_file *round_trip(lf_model_file *model)
 {
     lf_error err = { 0 };
@@ -77,6 +79,8 @@ static void equal_models_give_equal_files(void **state)
         lf_model_file_destroy(round_trip(model));
         lf_model_file_destroy(model);
         bytes[i] = file_bytes(in_folder("model.h5"), &size[i]);
+        if (i == 0)
+            nanosleep(&(struct timespec){ .tv_sec = 1, .tv_nsec = 100000000 }, NULL); // HDF5's times count seconds
     }
     assert_int_equal(size[0], size[1]);
     assert_memory_equal(bytes[0], bytes[1], size[0]);
