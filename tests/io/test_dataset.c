@@ -226,6 +226,73 @@ static void chunks_larger_than_the_scratch_memory_read_the_same_rows(void **stat
     free(x);
 }
 
+// A filter that keeps the bytes and counts the chunks that are read.
+enum { COUNTING_FILTER = 31998 }; // of the range for private use
+static int chunks_read;
+
+static size_t count_chunks(unsigned flags, size_t count, const unsigned values[], size_t bytes, size_t *size,
+                           void **buffer)
+{
+    (void)count;
+    (void)values;
+    (void)size;
+    (void)buffer;
+    chunks_read += (flags & H5Z_FLAG_REVERSE) != 0;
+    return bytes;
+}
+
+enum { LONG = 9000, WIDE = 128 };
+static uint16_t long_rows[LONG][WIDE];
+
+// The rows in chunks of `chunk_rows` and half the columns, opened anew.
+static lf_dataset *open_counted(hsize_t chunk_rows)
+{
+    const hsize_t dims[] = { LONG, WIDE }, chunk[] = { chunk_rows, WIDE / 2 };
+    for (int i = 0; i < LONG; i++)
+        for (int j = 0; j < WIDE; j++)
+            long_rows[i][j] = (uint16_t)(i * 7 + j);
+    hid_t file = h5_make(in_folder("counted.h5"));
+    hid_t space = H5Screate_simple(2, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(list, 2, chunk);
+    H5Pset_filter(list, COUNTING_FILTER, H5Z_FLAG_MANDATORY, 0, NULL);
+    hid_t set = H5Dcreate2(file, "/x", H5T_STD_U16LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    assert_true(H5Dwrite(set, H5T_NATIVE_UINT16, H5S_ALL, H5S_ALL, H5P_DEFAULT, long_rows) >= 0);
+    H5Dclose(set);
+    H5Pclose(list);
+    H5Sclose(space);
+    H5Fclose(file);
+    lf_error err = { 0 };
+    lf_dataset *data = lf_dataset_open(&(lf_dataset_spec){ .file = in_folder("counted.h5"), .x = "/x" }, &err);
+    assert_non_null(data);
+    chunks_read = 0;
+    return data;
+}
+
+static void each_chunk_is_inflated_once(void **state)
+{
+    (void)state;
+    const H5Z_class2_t filter = { H5Z_CLASS_T_VERS, COUNTING_FILTER, 1, 1, "count", NULL, NULL, count_chunks };
+    assert_true(H5Zregister(&filter) >= 0);
+    static uint64_t rows[LONG];
+    static uint16_t got[LONG][WIDE];
+    lf_error err = { 0 };
+    for (int i = 0; i < LONG; i++)
+        rows[i] = (uint64_t)(i * 4999 + 17) % LONG;
+    lf_dataset *data = open_counted(1500); // all rows, scattered, in one call
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, LONG, got, NULL, &err));
+    for (int i = 0; i < LONG; i++)
+        assert_memory_equal(got[i], long_rows[rows[i]], sizeof got[0]);
+    assert_int_equal(chunks_read, LONG / 1500 * 2);
+    lf_dataset_close(data);
+    data = open_counted(LONG / 2); // batch by batch in order; a row of chunks exceeds HDF5's own cache
+    for (int i = 0; i < LONG; i += 10)
+        assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, (uint64_t)i, 10, got[i], NULL, &err));
+    assert_memory_equal(got, long_rows, sizeof got);
+    assert_int_equal(chunks_read, 4);
+    lf_dataset_close(data);
+    H5Zunregister(COUNTING_FILTER);
+}
+
 static void a_list_of_numbers_is_one_feature_a_row(void **state)
 {
     (void)state;
@@ -386,6 +453,7 @@ int main(void)
         cmocka_unit_test(every_layout_and_filter_reads_the_same_rows),
         cmocka_unit_test(a_user_block_in_front_changes_nothing),
         cmocka_unit_test(chunks_larger_than_the_scratch_memory_read_the_same_rows),
+        cmocka_unit_test(each_chunk_is_inflated_once),
         cmocka_unit_test(a_list_of_numbers_is_one_feature_a_row),
         cmocka_unit_test(virtual_data_sets_within_the_file_are_read),
         cmocka_unit_test(threads_read_while_another_saves),

@@ -211,6 +211,10 @@ static void series_digests_and_log_keep_their_order_over_many_appends_and_saves(
     list = walk(path, "/entry/metrics/train/step_loss/step", N);
     assert_non_null(strstr(list->text, "step_loss/step integer 3000 1 2 3 4 5 "));
     assert_non_null(strstr(list->text, " 2998 2999 3000\n"));
+    list = walk(path, "/entry/metrics/train/step_loss/value", N);
+    assert_non_null(strstr(list->text, "step_loss/value float 3000 1 0.5 0.333333 0.25 0.2 "));
+    list = walk(path, "/entry/metrics/train/step_loss/time", N);
+    assert_non_null(strstr(list->text, "step_loss/time float 3000 0.1 0.2 0.3 "));
     lf_run_destroy(run);
 }
 
