@@ -60,7 +60,7 @@ local PATH = { "text", expected = "a path" }
 
 -- `list` is an array with options among its keys: checks those and gives the array alone.
 local function split_options(where, rules, list)
-  if type(list) ~= "table" or getmetatable(list) then
+  if options.kind(list) ~= "table" then
     options.fail("%s: expected a table, got %s", where, options.show(list))
   end
   local array, named = {}, {}

@@ -207,7 +207,7 @@ end
 --- @return table
 function options.check(where, rules, given)
   if given == nil then given = {} end
-  if type(given) ~= "table" or getmetatable(given) then
+  if options.kind(given) ~= "table" then
     options.fail("%s: expected a table of options, got %s", where, options.show(given))
   end
   for name in pairs(given) do
@@ -219,7 +219,7 @@ function options.check(where, rules, given)
   end
   local checked = {}
   for _, name in ipairs(options.names(rules)) do
-    local rule, value = rules[name], given[name]
+    local rule, value = rules[name], rawget(given, name)
     if value == nil and not rule.required then
       checked[name] = rule.default
     else

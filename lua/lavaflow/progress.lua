@@ -12,7 +12,10 @@ local function terminal_columns()
   if not has_uv or uv.guess_handle(1) ~= "tty" or os.getenv "TERM" == "dumb" then return nil end
   local tty = uv.new_tty(1, false)
   local columns = tty and tty:get_winsize()
-  if tty then tty:close() end
+  if tty then
+    tty:close()
+    uv.run "nowait" -- a close that is still pending when the Lua state ends makes luv read freed memory
+  end
   return columns and columns > 20 and columns or 80
 end
 

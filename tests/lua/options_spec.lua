@@ -71,6 +71,12 @@ describe("options", function()
     assert.same({ "batch", "watch", "epochs" }, options.nearest("bacth", { "epochs", "watch", "batch" }))
   end)
 
+  it("a_strict_table_gives_options_and_a_handle_does_not", function()
+    assert.equal(8, options.check("f", rules, options.strict({ batch = 8, path = "x" }, "P")).batch)
+    helper.has(helper.message(options.check, "f", rules, setmetatable({}, { __name = "lavaflow.layer" })),
+      "f: expected a table of options, got a layer")
+  end)
+
   it("a_strict_table_names_what_it_has", function()
     local t = options.strict({ data = 1, model = 2 }, "input")
     assert.equal(1, t.data)
