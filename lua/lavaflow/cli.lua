@@ -27,10 +27,16 @@ local function load_workflow(args)
   return flow, names
 end
 
--- Several devices are a list, which nothing here can use yet.
+-- Before anything runs. Several devices are a list, which nothing here can use yet.
 local function check_device(device)
-  if not device or not device:find "," then return true end
-  complain(("--device %s: training on several devices at once is not supported yet; give one"):format(device))
+  if not device then return true end
+  if device:find "," then
+    complain(("--device %s: training on several devices at once is not supported yet; give one"):format(device))
+    return false
+  end
+  local ok, message = pcall(core.find_device, device)
+  if ok then return true end
+  complain("--device: " .. message)
   return false
 end
 

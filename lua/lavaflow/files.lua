@@ -50,6 +50,7 @@ function files.digest(name)
   stream:close()
   if signature == "\137HDF\r\n\26\n" then
     local ok, result = pcall(core.h5_digest, file, object)
+    if not ok and result:find "interrupted!$" then error(result, 0) end -- Ctrl-C, which is no failure of the file
     return ok and result or nil, result
   end
   local text, why = files.read(file)
@@ -92,6 +93,15 @@ function files.prepare_output(name, make, made)
   uv.fs_close(handle)
   uv.fs_unlink(trial)
   return true
+end
+
+--- Whether two names are one file, by whatever path or link. A file that is not there yet is known by its folder.
+function files.same(a, b)
+  local one, other = uv.fs_stat(a), uv.fs_stat(b)
+  if one and other then return one.ino == other.ino and one.dev == other.dev end
+  if one or other or path.basename(a) ~= path.basename(b) then return false end
+  one, other = uv.fs_stat(files.folder(a)), uv.fs_stat(files.folder(b))
+  return one ~= nil and other ~= nil and one.ino == other.ino and one.dev == other.dev
 end
 
 function files.remove(name)

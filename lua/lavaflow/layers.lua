@@ -64,8 +64,17 @@ local function split_options(where, rules, list)
     options.fail("%s: expected a table, got %s", where, options.show(list))
   end
   local array, named = {}, {}
+  local last = 0
   for key, value in pairs(list) do
-    if math.type(key) == "integer" then array[key] = value else named[key] = value end
+    if math.type(key) == "integer" then
+      array[key] = value
+      last = math.max(last, key)
+    else
+      named[key] = value
+    end
+  end
+  for i = 1, last do
+    if array[i] == nil then options.fail("%s: element %d: expected a value, got nothing", where, i) end
   end
   return array, options.check(where, rules, named)
 end

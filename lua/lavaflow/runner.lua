@@ -35,6 +35,38 @@ local function check_inputs(flow, order)
   return true
 end
 
+-- Everything that the run reads or writes by name, with what it is.
+local function all_files(flow, order)
+  local list = { { flow.path, "the script" } }
+  for _, step in ipairs(order) do
+    for _, kind in ipairs { "input", "output" } do
+      for _, name in ipairs(options.names(step[kind])) do
+        list[#list + 1] = { files.split_object(step[kind][name]), ("%s %s of step %q"):format(kind, name, step.name),
+          step = step, written = kind == "output" }
+      end
+    end
+  end
+  return list
+end
+
+-- A run must not replace what it reads, nor write two things to one place.
+local function check_overwrites(flow, order, run_file)
+  local list = all_files(flow, order)
+  local targets = { { run_file, "the run file" } }
+  for _, file in ipairs(list) do
+    if file.written then targets[#targets + 1] = file end
+  end
+  for _, target in ipairs(targets) do
+    for _, file in ipairs(list) do
+      local made = target.written and not file.written and flow.makers[files.normal(file[1])] == target.step
+      if target ~= file and not made and files.same(target[1], file[1]) then
+        return nil, ("%s: %s would replace %s"):format(target[1], target[2], file[2])
+      end
+    end
+  end
+  return true
+end
+
 -- Finds out before the training, not after it, whether results can be written.
 local function prepare_outputs(order, run_file, make_run_folder, made)
   for _, step in ipairs(order) do
@@ -145,6 +177,8 @@ function runner.run(flow, given)
     return runner.DONE
   end
   local made, run_file = {}, given.record or default_record(flow)
+  ok, message = check_overwrites(flow, order, run_file)
+  if not ok then return fail(runner.USAGE, message) end
   ok, message = prepare_outputs(order, run_file, not given.record, made)
   if ok then
     local bound = { device = given.device, record = record.create(), reporter = reporter }

@@ -1,6 +1,7 @@
 -- Data sets, and what is done with a model and a part of one: train, evaluate, predict. lf.train and s:train are the
 -- same function here; they differ in the context: what a step binds in.
 local core = require "lavaflow.core"
+local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local layers = require "lavaflow.layers"
 local optimizers = require "lavaflow.optimizers"
@@ -167,11 +168,19 @@ local function check_training(where, given, context)
   return t
 end
 
--- Finds out before the training, not after it, whether its files can be written.
+-- Finds out before the training, not after it, whether its files can be written, and that they replace no data.
 local function check_files(where, t)
+  -- So that one script starts a training and goes on with it: at first there is nothing to resume.
+  if t.resume and t.resume == t.checkpoint and not files.is_file(t.resume) then t.resume = nil end
   for _, name in ipairs { "checkpoint", "record" } do
     if t[name] then
-      local ok, message = require("lavaflow.files").prepare_output(t[name], false)
+      for _, part in ipairs { "data", "validation" } do
+        local file = t[part] and files.split_object(t[part].path)
+        if file and files.same(file, t[name]) then
+          options.fail("%s: %s: %s would replace the file of %s", where, name, t[name], part)
+        end
+      end
+      local ok, message = files.prepare_output(t[name], false)
       if not ok then options.fail("%s: %s: %s", where, name, message) end
     end
   end

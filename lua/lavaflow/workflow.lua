@@ -9,7 +9,11 @@ local workflow = {}
 local allowed = { "assert", "collectgarbage", "coroutine", "error", "getmetatable", "ipairs", "math", "next", "pairs",
   "pcall", "print", "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "string", "table", "tonumber",
   "tostring", "type", "utf8", "warn", "xpcall", "_VERSION" }
-local hidden = { io = true, os = true, debug = true, package = true, ["lavaflow.core"] = true }
+local hidden = { io = true, os = true, debug = true, package = true, _G = true }
+-- Packages that a script gets from outside its folder: this one, and others that only compute.
+local open_packages = { lavaflow = true, math = true, string = true, table = true, utf8 = true, coroutine = true,
+  cjson = true, ["pl.tablex"] = true, ["pl.stringx"] = true, ["pl.List"] = true, ["pl.pretty"] = true,
+  ["pl.seq"] = true }
 
 -- `require` of a script: Lua files of its own folder in the script's environment, which the run file records, then what
 -- is installed.
@@ -21,7 +25,10 @@ local function script_require(flow, env)
     if hidden[name] then options.fail("require: %s: is not for workflows", name) end
     if loaded[name] ~= nil then return loaded[name] end
     local path = files.normal(files.folder(flow.path) .. "/" .. name:gsub("%.", "/") .. ".lua")
-    if not files.is_file(path) then return require(name) end
+    if not files.is_file(path) then
+      if open_packages[name] then return require(name) end
+      options.fail("require: %s: there is no %s, and no such package is for workflows", name, path)
+    end
     local text = assert(files.read(path))
     flow.modules[#flow.modules + 1] = { path = path, text = text }
     local chunk, message = load(text, "@" .. path, "t", env)
@@ -34,7 +41,16 @@ end
 
 local function environment(flow)
   local env = { os = { time = os.time, date = os.date, getenv = os.getenv, clock = os.clock, difftime = os.difftime } }
-  for _, name in ipairs(allowed) do env[name] = _G[name] end
+  for _, name in ipairs(allowed) do
+    local value = _G[name]
+    -- A copy of each library: what a script does to its `table` is no harm to the runner's.
+    if type(value) == "table" then
+      env[name] = {}
+      for key, entry in pairs(value) do env[name][key] = entry end
+    else
+      env[name] = value
+    end
+  end
   env._G = env
   env.require = script_require(flow, env)
   return env

@@ -10,6 +10,28 @@ int lf_raise(lua_State *L, const lf_error *err)
     return lua_error(L);
 }
 
+void lf_check_unused(lua_State *L, const lf_handle *handle, const char *what)
+{
+    if (handle->uses)
+        luaL_error(L, "the %s is in use by a training: close it afterwards", what);
+}
+
+void lf_use_options(lua_State *L, int index, int count)
+{
+    static const char *const names[] = { "model", "data", "validation", "run" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lf_handle *handle = NULL;
+        lua_getfield(L, index, names[i]);
+        if (luaL_testudata(L, -1, LF_PART_TYPE))
+            handle = lf_part_handle(L, lua_gettop(L));
+        else if (luaL_testudata(L, -1, LF_MODEL_TYPE) || luaL_testudata(L, -1, LF_RUN_TYPE))
+            handle = lua_touserdata(L, -1);
+        if (handle)
+            handle->uses += (unsigned)count;
+        lua_pop(L, 1);
+    }
+}
+
 static int wrong_type(lua_State *L, const char *name, const char *expected)
 {
     return luaL_error(L, "%s: expected %s, got %s", name, expected, luaL_typename(L, -1));

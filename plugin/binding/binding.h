@@ -20,6 +20,15 @@
 #define LF_PART_TYPE    "lavaflow.part"
 #define LF_RUN_TYPE     "lavaflow.run"
 
+// The head of every handle. While a training or its like runs, what it uses cannot be closed: its events run Lua.
+typedef struct lf_handle {
+    unsigned uses;
+} lf_handle;
+// Raises if the handle is in use.
+void lf_check_unused(lua_State *L, const lf_handle *handle, const char *what);
+// Adds `count`, 1 or -1, to the uses of the handles that the options at `index` hold: model, data, validation, run.
+void lf_use_options(lua_State *L, int index, int count);
+
 // Raises with the error's text.
 int lf_raise(lua_State *L, const lf_error *err);
 
@@ -41,6 +50,7 @@ void lf_push_device_info(lua_State *L, const lf_device_info *info); // a table
 lf_model *lf_check_model(lua_State *L, int index);
 lf_run *lf_check_run(lua_State *L, int index);
 lf_model *lf_field_model(lua_State *L, int index);                     // field `model`
+lf_handle *lf_part_handle(lua_State *L, int index);                    // of a part's data set
 // Field `name` as a part of an open data set; false: absent.
 bool lf_field_part(lua_State *L, int index, const char *name, lf_dataset **data, lf_part_id *part);
 

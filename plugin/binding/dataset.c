@@ -4,6 +4,7 @@
 #include "binding/binding.h"
 
 typedef struct dataset_handle {
+    lf_handle head;
     lf_dataset *data; // NULL: closed
 } dataset_handle;
 
@@ -19,6 +20,14 @@ static lf_dataset *check_dataset(lua_State *L, int index)
     if (!handle->data)
         luaL_error(L, "the data set is closed");
     return handle->data;
+}
+
+lf_handle *lf_part_handle(lua_State *L, int index)
+{
+    lua_getiuservalue(L, index, 1);
+    dataset_handle *handle = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return &handle->head;
 }
 
 static lf_dataset *part_dataset(lua_State *L, int index)
@@ -69,7 +78,7 @@ static int dataset_new(lua_State *L)
         return luaL_error(L, "file: expected a path, got nothing");
     read_split(L, &spec);
     dataset_handle *handle = lua_newuserdatauv(L, sizeof *handle, 1);
-    handle->data = NULL;
+    *handle = (dataset_handle){ 0 };
     luaL_setmetatable(L, LF_DATASET_TYPE);
     lua_pushstring(L, spec.file);
     lua_setiuservalue(L, -2, 1);
@@ -81,6 +90,7 @@ static int dataset_new(lua_State *L)
 static int dataset_close(lua_State *L)
 {
     dataset_handle *handle = luaL_checkudata(L, 1, LF_DATASET_TYPE);
+    lf_check_unused(L, &handle->head, "data set");
     lf_dataset_close(handle->data);
     handle->data = NULL;
     return 0;

@@ -84,20 +84,18 @@ static float *read_rows(lua_State *L, uint32_t features, size_t *rows)
     if (lua_getfield(L, 1, "x") != LUA_TTABLE)
         luaL_error(L, "x: expected an array of rows, got %s", luaL_typename(L, -1));
     int table = lua_gettop(L);
-    *rows = (size_t)luaL_len(L, table);
+    *rows = (size_t)lua_rawlen(L, table); // raw: no function of the script's may run while C holds the model
     float *x = lua_newuserdatauv(L, *rows * features * sizeof *x + 1, 0);
     for (size_t i = 0; i < *rows; i++) {
-        if (lua_geti(L, table, (lua_Integer)i + 1) != LUA_TTABLE)
+        if (lua_rawgeti(L, table, (lua_Integer)i + 1) != LUA_TTABLE)
             luaL_error(L, "x: row %d: expected an array of numbers, got %s", (int)i + 1, luaL_typename(L, -1));
-        if (luaL_len(L, -1) != features)
-            luaL_error(L, "x: row %d has %d numbers, but the model expects %d", (int)i + 1, (int)luaL_len(L, -1),
+        if (lua_rawlen(L, -1) != features)
+            luaL_error(L, "x: row %d has %d numbers, but the model expects %d", (int)i + 1, (int)lua_rawlen(L, -1),
                        (int)features);
         for (uint32_t j = 0; j < features; j++) {
-            int is_number;
-            lua_geti(L, -1, (lua_Integer)j + 1);
-            x[i * features + j] = (float)lua_tonumberx(L, -1, &is_number);
-            if (!is_number)
+            if (lua_rawgeti(L, -1, (lua_Integer)j + 1) != LUA_TNUMBER)
                 luaL_error(L, "x: row %d: number %d is a %s", (int)i + 1, (int)j + 1, luaL_typename(L, -1));
+            x[i * features + j] = (float)lua_tonumber(L, -1);
             lua_pop(L, 1);
         }
         lua_pop(L, 1);

@@ -5,6 +5,7 @@
 #include "train/checkpoint.h"
 
 typedef struct model_handle {
+    lf_handle head;
     lf_model *model; // NULL: closed
 } model_handle;
 
@@ -30,7 +31,7 @@ lf_model *lf_field_model(lua_State *L, int index)
 static model_handle *push_handle(lua_State *L)
 {
     model_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
-    handle->model = NULL;
+    *handle = (model_handle){ 0 };
     luaL_setmetatable(L, LF_MODEL_TYPE);
     return handle;
 }
@@ -131,6 +132,7 @@ static int model_load(lua_State *L)
 static int model_close(lua_State *L)
 {
     model_handle *handle = luaL_checkudata(L, 1, LF_MODEL_TYPE);
+    lf_check_unused(L, &handle->head, "model");
     lf_model_destroy(handle->model);
     handle->model = NULL;
     return 0;
@@ -249,16 +251,17 @@ static int model_set_weights(lua_State *L)
     lf_model *model = lf_check_model(L, 1);
     const lf_param *tensor = check_tensor(L, model);
     luaL_checktype(L, 3, LUA_TTABLE);
-    size_t size = lf_param_size(tensor), given = (size_t)luaL_len(L, 3);
+    size_t size = lf_param_size(tensor), given = (size_t)lua_rawlen(L, 3);
     if (given != size)
         return luaL_error(L, "%s has %d numbers, but %d were given", tensor->name, (int)size, (int)given);
-    for (size_t i = 0; i < size; i++) {
-        int is_number;
-        lua_geti(L, 3, (lua_Integer)i + 1);
-        double value = lua_tonumberx(L, -1, &is_number);
-        if (!is_number)
+    for (size_t i = 0; i < size; i++) { // all of them, before the first is set
+        if (lua_rawgeti(L, 3, (lua_Integer)i + 1) != LUA_TNUMBER)
             return luaL_error(L, "%s: number %d is a %s", tensor->name, (int)i + 1, luaL_typename(L, -1));
-        model->params[tensor->offset + i] = (float)value;
+        lua_pop(L, 1);
+    }
+    for (size_t i = 0; i < size; i++) {
+        lua_rawgeti(L, 3, (lua_Integer)i + 1);
+        model->params[tensor->offset + i] = (float)lua_tonumber(L, -1);
         lua_pop(L, 1);
     }
     model->initialised = true;

@@ -36,6 +36,17 @@ static int devices(lua_State *L)
     return 1;
 }
 
+// core.find_device(spec) → its row of core.devices(); raises when there is none.
+static int find_device(lua_State *L)
+{
+    lf_device_info info;
+    lf_error err;
+    if (!lf_device_find(luaL_checkstring(L, 1), &info, &err))
+        return lf_raise(L, &err);
+    lf_push_device_info(L, &info);
+    return 1;
+}
+
 static int import_mnist(lua_State *L)
 {
     const char *folder = luaL_checkstring(L, 1), *out = luaL_checkstring(L, 2);
@@ -106,7 +117,7 @@ int luaopen_lavaflow_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "sha256", sha256 },       { "devices", devices },     { "import_mnist", import_mnist },
-        { "log_lines", log_lines }, { NULL, NULL },
+        { "log_lines", log_lines }, { "find_device", find_device }, { NULL, NULL },
     };
     luaL_newlib(L, functions);
     lf_set_string(L, "version", LF_VERSION);

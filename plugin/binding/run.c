@@ -3,6 +3,7 @@
 #include "binding/binding.h"
 
 typedef struct run_handle {
+    lf_handle head;
     lf_run *run; // NULL: closed
 } run_handle;
 
@@ -17,7 +18,7 @@ lf_run *lf_check_run(lua_State *L, int index)
 static int run_new(lua_State *L)
 {
     run_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
-    handle->run = NULL;
+    *handle = (run_handle){ 0 };
     luaL_setmetatable(L, LF_RUN_TYPE);
     lf_error err;
     handle->run = lf_run_create(&err);
@@ -27,6 +28,7 @@ static int run_new(lua_State *L)
 static int run_close(lua_State *L)
 {
     run_handle *handle = luaL_checkudata(L, 1, LF_RUN_TYPE);
+    lf_check_unused(L, &handle->head, "run");
     lf_run_destroy(handle->run);
     handle->run = NULL;
     return 0;

@@ -315,9 +315,11 @@ static int train(lua_State *L)
     struct sigaction saved[STOP_SIGNALS];
     lf_train_result result;
     lf_error err;
+    lf_use_options(L, OPTIONS, 1);
     catch_signals(saved);
     bool ok = lf_train(&c.params, &result, &err);
     release_signals(saved);
+    lf_use_options(L, OPTIONS, -1);
     last_signal = NULL;
     if (c.failed)
         return lua_error(L); // the event's message
@@ -327,6 +329,8 @@ static int train(lua_State *L)
     }
     if (!ok)
         return lf_raise(L, &err);
+    if (stop_signal > 0) // it came when nothing was left to interrupt: the host is to hear of it
+        raise(stop_signal);
     push_result(L, &result);
     return 1;
 }

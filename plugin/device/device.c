@@ -88,25 +88,43 @@ static void set_not_found(const found *all, size_t count, const char *spec, lf_e
                          used ? list : "none at all");
 }
 
-lf_device *lf_device_open(const char *spec, lf_error *err)
+static bool find(const char *spec, found *which, lf_error *err)
 {
     found *all = calloc(DEVICE_MAX, sizeof *all);
     if (!all) {
         lf_error_set(err, LF_ENOMEM, "device \"%s\": out of memory", spec);
-        return NULL;
+        return false;
     }
     size_t count = list_all(all, DEVICE_MAX);
-    const found *which = strcmp(spec, "auto") ? find_named(all, count, spec) : find_auto(all, count);
-    lf_device *dev = NULL;
-    if (!which)
-        set_not_found(all, count, spec, err);
-    else if (which->info.unavailable[0])
-        lf_error_set(err, LF_EUNSUPPORTED, "device \"%s\": %s", spec, which->info.unavailable);
+    const found *it = strcmp(spec, "auto") ? find_named(all, count, spec) : find_auto(all, count);
+    bool usable = it && !it->info.unavailable[0];
+    if (usable)
+        *which = *it;
+    else if (it)
+        lf_error_set(err, LF_EUNSUPPORTED, "device \"%s\": %s", spec, it->info.unavailable);
     else
-        dev = which->backend->open(which->index, err);
-    if (dev)
-        dev->info = which->info;
+        set_not_found(all, count, spec, err);
     free(all);
+    return usable;
+}
+
+bool lf_device_find(const char *spec, lf_device_info *info, lf_error *err)
+{
+    found which;
+    if (!find(spec, &which, err))
+        return false;
+    *info = which.info;
+    return true;
+}
+
+lf_device *lf_device_open(const char *spec, lf_error *err)
+{
+    found which;
+    if (!find(spec, &which, err))
+        return NULL;
+    lf_device *dev = which.backend->open(which.index, err);
+    if (dev)
+        dev->info = which.info;
     return dev;
 }
 

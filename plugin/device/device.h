@@ -66,6 +66,9 @@ struct lf_buffer {
 lf_device *lf_device_open(const char *spec, lf_error *err);
 void lf_device_close(lf_device *dev);
 
+// Finds it without opening it.
+bool lf_device_find(const char *spec, lf_device_info *info, lf_error *err);
+
 // Every device of every backend, with a row for each backend that has none and says why. Returns how many rows were
 // written (at most `capacity`).
 size_t lf_device_list(lf_device_info *infos, size_t capacity);

@@ -32,6 +32,9 @@ static bool remove_stale(int folder, const char *name, long pid)
     return removed;
 }
 
+// Of the target's name, so that a temporary file's name has room for the rest.
+enum { NAME_KEPT = 200 };
+
 static void remove_stale_files(int folder, const char *target)
 {
     int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -41,7 +44,7 @@ static void remove_stale_files(int folder, const char *target)
             close(fd);
         return;
     }
-    size_t length = strlen(target);
+    size_t length = strnlen(target, NAME_KEPT);
     for (struct dirent *entry; (entry = readdir(entries));) {
         const char *name = entry->d_name;
         if (name[0] != '.' || strncmp(name + 1, target, length) != 0 || name[1 + length] != '.')
@@ -60,8 +63,9 @@ static int create_temporary(int folder, const char *target, char temporary[NAME_
 {
     enum { TRIES = 1000 };
     for (int i = 0; i < TRIES; i++) {
-        int length = i == 0 ? snprintf(temporary, NAME_MAX + 1, ".%s.%ld.tmp", target, (long)getpid())
-                            : snprintf(temporary, NAME_MAX + 1, ".%s.%ld-%d.tmp", target, (long)getpid(), i);
+        int length = i == 0 ? snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld.tmp", NAME_KEPT, target, (long)getpid())
+                            : snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld-%d.tmp", NAME_KEPT, target,
+                                       (long)getpid(), i);
         if (length > NAME_MAX) {
             errno = ENAMETOOLONG;
             return -1;

@@ -59,7 +59,7 @@ void lf_h5_error(lf_error *err, lf_code code, const char *format, ...)
 hid_t lf_h5_file_open(const char *path, lf_error *err)
 {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe must not wait for its writer
     if (fd < 0 || fstat(fd, &info) != 0) {
         int failure = errno;
         if (fd >= 0)

@@ -40,7 +40,7 @@ static bool check_layers(lf_model *model, lf_error *err)
                          layer->name, strlen(layer->name), LF_LAYER_NAME_MAX);
             return false;
         }
-        if (strchr(layer->name, '/') || !strcmp(layer->name, ".") || !strcmp(layer->name, "..")) {
+        if (strchr(layer->name, '/') || strchr(layer->name, '@') || !strcmp(layer->name, "definition") || !strcmp(layer->name, ".") || !strcmp(layer->name, "..")) {
             lf_error_set(err, LF_EARG, "layer %zu: the name \"%s\" cannot be a name in a file", i + 1, layer->name);
             return false;
         }

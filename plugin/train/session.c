@@ -77,8 +77,9 @@ static bool compile(lf_session *s, lf_error *err)
     uint64_t budget = p->budget ? p->budget : info->memory / 2;
     uint32_t window = lf_feed_window(s->part, p->batch, budget, info->max_tensor);
     if (!window) {
-        lf_error_set(err, LF_EARG, "%s: a window of %.1f MiB does not hold two batches of %u rows", s->part->x_path,
-                     (double)budget / 0x1p20, p->batch);
+        double row = (double)s->part->features * (double)lf_dtype_size(s->part->stored);
+        lf_error_set(err, LF_EARG, "%s: %.4g MiB for its rows do not hold two batches of %u rows, which take %.4g MiB",
+                     s->part->x_path, (double)budget / 0x1p20, p->batch, 2 * row * p->batch / 0x1p20);
         return false;
     }
     uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (s->part->rows + p->batch - 1) / p->batch * p->batch;
@@ -88,6 +89,20 @@ static bool compile(lf_session *s, lf_error *err)
                                                           .positions = positions, .steps = positions / p->batch },
                                     err);
     return s->program != NULL;
+}
+
+// Memory that the system grants and then does not have would end the process, or another one.
+static bool check_memory(const lf_session *s, lf_error *err)
+{
+    const lf_device_info *info = &s->p.device->info;
+    double need = 0;
+    for (unsigned i = 0; i < LF_REGION_COUNT; i++)
+        need += (double)s->program->region_size[i];
+    if (need <= (double)info->memory)
+        return true;
+    lf_error_set(err, LF_ENOMEM, "%s: the model with %zu parameters and its data take %.3g GiB, but %s has %.3g GiB",
+                 s->part->x_path, s->p.model->param_count, need / 0x1p30, info->id, (double)info->memory / 0x1p30);
+    return false;
 }
 
 static bool create_regions(lf_session *s, lf_error *err)
@@ -135,7 +150,7 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->p = *params;
     s->part = lf_dataset_part(params->data, params->part, err);
     s->step = params->step;
-    if (!compile(s, err) || !create_regions(s, err))
+    if (!compile(s, err) || !check_memory(s, err) || !create_regions(s, err))
         goto error;
     s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
     if (!s->exec)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/hash.h"
 #include "train/checkpoint.h"
 #include "train/schedule.h"
 #include "train/session.h"
@@ -129,7 +130,8 @@ static bool save_checkpoint(training *t, lf_error *err)
 static bool end_epoch(training *t, bool *go_on, lf_error *err)
 {
     const lf_train_params *p = t->p;
-    lf_epoch epoch = { .epoch = t->place.epoch + 1, .step = t->place.step,
+    // Without rows there is a validation only: the training that is resumed was finished.
+    lf_epoch epoch = { .epoch = t->place.epoch + (t->epoch_sums.rows > 0), .step = t->place.step,
                        .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows, .accuracy = accuracy(p, &t->epoch_sums),
                        .val_loss = (double)NAN, .val_accuracy = (double)NAN,
                        .lr = lf_schedule_lr(&p->optimizer, t->place.step - 1) };
@@ -165,6 +167,8 @@ static bool loop(training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
     bool go_on = true;
+    if (t->place.step == t->total_steps)
+        return end_epoch(t, &go_on, err);
     while (go_on && t->place.step < t->total_steps) {
         if (!lf_session_run(t->session, steps_until_event(t), 0, piece_done, t, err))
             return false;
@@ -224,16 +228,48 @@ static bool check(const lf_train_params *p, lf_error *err)
     return lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
 }
 
+// A digest of some rows, spread over the part: a resume on other data is found out without reading all of it.
+static bool sample_rows(const lf_train_params *p, const lf_part *part, char hex[65], lf_error *err)
+{
+    enum { SAMPLES = 64 };
+    uint64_t rows[SAMPLES];
+    size_t count = part->rows < SAMPLES ? (size_t)part->rows : SAMPLES;
+    size_t x_size = count * part->features * lf_dtype_size(part->stored), y_size = count * part->outputs * 4;
+    for (size_t i = 0; i < count; i++)
+        rows[i] = i * (part->rows - 1) / (count > 1 ? count - 1 : 1);
+    void *x = malloc(x_size), *y = malloc(y_size + 1);
+    lf_hash *hash = lf_hash_create(err);
+    bool ok = x && y && hash && lf_dataset_read(p->data, p->part, rows, count, x, y_size ? y : NULL, err);
+    if (!x || !y)
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, count);
+    if (ok) {
+        lf_hash_update(hash, x, x_size);
+        lf_hash_update(hash, y, y_size);
+        lf_hash_update(hash, part->scale, part->features * sizeof *part->scale);
+        lf_hash_update(hash, part->offset, part->features * sizeof *part->offset);
+        lf_hash_finish(hash, hex);
+    }
+    lf_hash_destroy(hash);
+    free(x);
+    free(y);
+    return ok;
+}
+
 // What must be the same for a resumed training to be the one that was interrupted.
-static void describe(training *t)
+static bool describe(training *t, const lf_part *part, lf_error *err)
 {
     const lf_train_params *p = t->p;
+    char data[65] = "";
+    if ((p->checkpoint || p->resume) && !sample_rows(p, part, data, err))
+        return false;
+    data[16] = 0; // enough to tell data sets apart in a message
     const lf_optimizer *o = &p->optimizer;
     snprintf(t->place.options, sizeof t->place.options,
-             "loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
+             "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
              ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g",
-             lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, t->rows, o->lr, (double)o->momentum, o->nesterov,
+             data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, t->rows, o->lr, (double)o->momentum, o->nesterov,
              (double)o->beta1, (double)o->beta2, (double)o->eps, (double)o->weight_decay);
+    return true;
 }
 
 static bool open_sessions(training *t, const lf_part *part, lf_error *err)
@@ -266,9 +302,15 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
         t->total_steps = p->max_steps;
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
-    describe(t);
+    if (!describe(t, part, err))
+        return false;
     if (p->resume && !(*resumed = lf_checkpoint_load(p->resume, p->model, &t->place, err)))
         return false;
+    if (t->place.step > t->total_steps) {
+        lf_error_set(err, LF_EARG, "%s is at step %" PRIu64 ", past the %" PRIu64 " steps of this training", p->resume,
+                     t->place.step, t->total_steps);
+        return false;
+    }
     if (!p->model->initialised)
         lf_model_init(p->model, p->seed);
     t->first_step = t->place.step;

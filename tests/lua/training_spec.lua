@@ -28,6 +28,67 @@ describe("training", function()
     assert.is_true(history.loss[60] < history.loss[1])
   end)
 
+  it("what_a_training_uses_cannot_be_closed", function()
+    local model, own = lf.mlp { 4, 8, 3 }, lf.dataset(folder .. "/good.h5")
+    local said = {}
+    local history = train { model = model, data = own.train, validation = own.test, on_epoch = function()
+      for _, handle in ipairs { model, own } do
+        local ok, message = pcall(handle.close, handle)
+        assert.is_false(ok)
+        said[#said + 1] = message
+      end
+    end }
+    assert.equal(2, #history.loss)
+    helper.has(said[1], "the model is in use by a training")
+    helper.has(said[2], "the data set is in use by a training")
+    own:close()
+    model:close()
+  end)
+
+  it("writes_no_file_over_its_data", function()
+    for _, name in ipairs { "record", "checkpoint" } do
+      local ok, message = pcall(train, { [name] = folder .. "/./good.h5" })
+      assert.is_false(ok)
+      helper.has(message, name .. ": " .. folder .. "/./good.h5 would replace the file of data")
+    end
+  end)
+
+  it("goes_on_from_its_checkpoint_or_starts_when_there_is_none", function()
+    local path = folder .. "/checkpoint.h5"
+    local function go(epochs)
+      return train { checkpoint = path, resume = path, epochs = epochs, validation = data.test }
+    end
+    local whole = train { epochs = 4, validation = data.test }
+    assert.equal(2, go(2).epochs)
+    local rest = go(4)
+    assert.equal(whole.digest, rest.digest)
+    assert.equal(whole.final.loss, rest.final.loss)
+    local finished = go(4) -- nothing is left to do: the validation alone
+    assert.equal(whole.digest, finished.digest)
+    assert.equal(whole.final.val_loss, finished.final.val_loss)
+    assert.is_nil(finished.final.loss)
+    local ok, message = pcall(go, 2)
+    assert.is_false(ok)
+    helper.has(message, "past the")
+    ok, message = pcall(train, { resume = path, data = data.test, epochs = 4 })
+    assert.is_false(ok)
+    helper.has(message, "belongs to another training")
+    ok, message = pcall(train, { resume = folder .. "/none.h5" })
+    assert.is_false(ok)
+    helper.has(message, "none.h5: cannot open")
+    helper.remove(path)
+  end)
+
+  it("rows_and_weights_are_read_without_metamethods", function()
+    local model = lf.mlp { 4, 8, 3, seed = 1 }
+    local rows = setmetatable({}, { __len = function() return (1 << 59) + 1 end, __index = function() model:close() end })
+    assert.is_false((pcall(model.predict, model, rows)))
+    assert.is_false((pcall(model.predict, model, { setmetatable({}, { __index = function() model:close() return 1 end }) })))
+    local before = model:digest()
+    assert.is_false((pcall(model.set_weights, model, "linear_1/bias", { 1, 2, 3, 4, 5, 6, 7, "x" })))
+    assert.equal(before, model:digest())
+  end)
+
   it("two_runs_give_equal_bits_and_another_seed_others", function()
     assert.equal(train({ seed = 3 }).digest, train({ seed = 3 }).digest)
     assert.not_equal(train({ seed = 3 }).digest, train({ seed = 4 }).digest)

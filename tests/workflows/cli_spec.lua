@@ -36,6 +36,28 @@ local function refused(code, part, ...)
 end
 
 describe("the command line", function()
+  it("never_replaces_what_it_reads", function()
+    local good = helper.read(folder .. "/good.h5")
+    refused(2, "good.h5: the run file would replace input data of step \"train\"", "run", "flow.lua", "--record", "good.h5")
+    refused(2, "./good.h5: the run file would replace input", "run", "flow.lua", "--record", "./good.h5")
+    refused(2, "flow.lua: the run file would replace the script", "run", "flow.lua", "--record", "flow.lua")
+    assert.equal(0, lavaflow("run", "flow.lua", "--record", "r.h5", "-q").code)
+    refused(2, "out/model.h5: the run file would replace", "run", "flow.lua", "--record", "out/model.h5")
+    helper.remove(folder .. "/out")
+    helper.remove(folder .. "/r.h5")
+    assert(require("luv").fs_symlink(folder .. "/good.h5", folder .. "/link.h5"))
+    helper.write(folder .. "/same.lua", (helper.read(folder .. "/flow.lua"):gsub("out/model.h5", "link.h5")))
+    refused(2, "link.h5: output model of step \"train\" would replace input data of step", "run", "same.lua")
+    helper.remove(folder .. "/same.lua")
+    helper.remove(folder .. "/link.h5")
+    assert.equal(good, helper.read(folder .. "/good.h5"))
+  end)
+
+  it("names_a_device_that_is_not_there_before_anything_runs", function()
+    refused(2, '--device: device "vulkan:77": there is none; this machine has', "run", "flow.lua", "--device", "vulkan:77")
+    refused(2, "one", "run", "flow.lua", "--device", "cpu,cpu")
+  end)
+
   it("prints_its_version_and_help", function()
     assert.is_truthy(lavaflow("--version").out:find "^lavaflow %d+%.%d+%.%d+\n$")
     for _, command in ipairs { "run", "explain", "devices", "import", "show" } do
@@ -154,7 +176,14 @@ describe("a wrong script", function()
       script(text, "wrong.lua:2: attempt to ")
     end
     script("require 'io'", "wrong.lua:2: require: io: is not for workflows")
-    script("require 'lavaflow.core'", "is not for workflows")
+    for _, name in ipairs { "lavaflow.core", "lavaflow.files", "luv", "pl.utils", "nope" } do
+      script(("require '%s'"):format(name), "and no such package is for workflows")
+    end
+    script("require('_G').os.execute 'true'", "wrong.lua:2: attempt to call a nil value")
+  end)
+
+  it("cannot_harm_the_runner_s_libraries", function()
+    script("table.concat = nil string.format = nil", "wrong.lua: declares no step")
   end)
 
   it("names_a_step_that_depends_on_itself", function()
