@@ -38,7 +38,8 @@ end
 describe("the command line", function()
   it("never_replaces_what_it_reads", function()
     local good = helper.read(folder .. "/good.h5")
-    refused(2, "good.h5: the run file would replace input data of step \"train\"", "run", "flow.lua", "--record", "good.h5")
+    refused(2, "good.h5: the run file would replace input data of step \"train\"",
+      "run", "flow.lua", "--record", "good.h5")
     refused(2, "./good.h5: the run file would replace input", "run", "flow.lua", "--record", "./good.h5")
     refused(2, "flow.lua: the run file would replace the script", "run", "flow.lua", "--record", "flow.lua")
     assert.equal(0, lavaflow("run", "flow.lua", "--record", "r.h5", "-q").code)
@@ -54,7 +55,8 @@ describe("the command line", function()
   end)
 
   it("names_a_device_that_is_not_there_before_anything_runs", function()
-    refused(2, '--device: device "vulkan:77": there is none; this machine has', "run", "flow.lua", "--device", "vulkan:77")
+    refused(2, '--device: device "vulkan:77": there is none; this machine has',
+      "run", "flow.lua", "--device", "vulkan:77")
     refused(2, "one", "run", "flow.lua", "--device", "cpu,cpu")
   end)
 
