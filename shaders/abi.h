@@ -14,6 +14,12 @@
 #define LF_SCHEDULE_HEADER_WORDS 8
 #define LF_SCHEDULE_ROW_WORDS    8
 
+struct lf_schedule_header {
+    LF_UINT counter;
+    LF_UINT seed_low, seed_high; // of the training, for dropout
+    LF_UINT reserved[5];
+};
+
 struct lf_schedule_row {
     LF_UINT first;            // index into `order` of the batch's first row
     LF_UINT rows;             // rows in this batch, 1 … batch; the rest of the batch is zero and counts nowhere

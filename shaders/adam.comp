@@ -7,9 +7,9 @@
 #define LF_SCHEDULE_SLOT 0
 #include "schedule.glsl"
 LF_READ(1, grads)
-LF_UPDATE4(2, params)
-LF_UPDATE4(3, m)
-LF_UPDATE4(4, v)
+LF_UPDATE(2, params)
+LF_UPDATE(3, m)
+LF_UPDATE(4, v)
 #include "sweep.glsl"
 layout(constant_id = 2) const bool DECOUPLED = false;
 layout(push_constant) uniform Push {

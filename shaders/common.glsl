@@ -7,14 +7,14 @@
 #extension GL_GOOGLE_include_directive : require
 #include "abi.h"
 
-#define LF_OPERAND_MAX 7
+#define LF_OPERAND_MAX 8
 
 #ifdef LF_TEXEL
 #define LF_READ(slot, name)       layout(binding = LF_OPERAND_MAX + slot) uniform textureBuffer name##_view;
 #define LF_READ_WORDS(slot, name) layout(binding = LF_OPERAND_MAX + slot) uniform utextureBuffer name##_view;
 #define LF_LOAD(name, at)         texelFetch(name##_view, int(at)).x
 #define LF_LOAD4(name, at)        texelFetch(name##_view, int(at))
-#define LF_UPDATE4(slot, name)    LF_READ(slot, name) LF_WRITE(slot, name)
+#define LF_UPDATE(slot, name)     LF_READ(slot, name) LF_WRITE(slot, name)
 #else
 #define LF_READ_AS(slot, name, word, quad)                                                  \
     layout(binding = slot, std430) readonly buffer name##_read { word name##_view[]; };     \
@@ -23,7 +23,9 @@
 #define LF_READ_WORDS(slot, name) LF_READ_AS(slot, name, uint, uvec4)
 #define LF_LOAD(name, at)         name##_view[at]
 #define LF_LOAD4(name, at)        name##_view4[at]
-#define LF_UPDATE4(slot, name)    layout(binding = slot, std430) buffer name##_block { vec4 name##_view4[]; };
+#define LF_UPDATE(slot, name)                                                               \
+    layout(binding = slot, std430) buffer name##_block { float name##_view[]; };            \
+    layout(binding = slot, std430) buffer name##_block4 { vec4 name##_view4[]; };
 #endif
 
 #define LF_WRITE(slot, name)                                                                \
@@ -32,10 +34,12 @@
 #define LF_STORE(name, at, value)  name##_out[at] = value
 #define LF_STORE4(name, at, value) name##_out4[at] = value
 
-// For operands declared by LF_UPDATE4.
+// For operands declared by LF_UPDATE.
 #ifdef LF_TEXEL
-#define LF_REPLACE4(name, at, value) name##_out4[at] = value
+#define LF_REPLACE(name, at, value)  LF_STORE(name, at, value)
+#define LF_REPLACE4(name, at, value) LF_STORE4(name, at, value)
 #else
+#define LF_REPLACE(name, at, value)  name##_view[at] = value
 #define LF_REPLACE4(name, at, value) name##_view4[at] = value
 #endif
 
@@ -47,14 +51,18 @@
                   LF_LOAD(name, (at) + min(2u, (width) - 1 - (column))),                    \
                   LF_LOAD(name, (at) + min(3u, (width) - 1 - (column)))))
 
-// The counterpart for stores: words past the row's end are dropped.
+// The counterparts for stores: words past the row's end are dropped.
 #define LF_STORE_QUAD(quads, name, at, column, width, value)                                \
+    LF_PUT_QUAD(LF_STORE, LF_STORE4, quads, name, at, column, width, value)
+#define LF_REPLACE_QUAD(quads, name, at, column, width, value)                              \
+    LF_PUT_QUAD(LF_REPLACE, LF_REPLACE4, quads, name, at, column, width, value)
+#define LF_PUT_QUAD(put, put4, quads, name, at, column, width, value)                       \
     if (quads) {                                                                            \
-        LF_STORE4(name, (at) / 4, value);                                                   \
+        put4(name, (at) / 4, value);                                                        \
     } else {                                                                                \
         for (uint word_ = 0; word_ < 4; word_++)                                            \
             if ((column) + word_ < (width))                                                 \
-                LF_STORE(name, (at) + word_, (value)[word_]);                               \
+                put(name, (at) + word_, (value)[word_]);                                    \
     }
 
 // Declared before its first use: gl_WorkGroupSize is (1, 1, 1) until then.

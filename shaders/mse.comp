@@ -9,10 +9,10 @@ LF_READ(1, target)
 
 void main()
 {
-    uint row = min(lf_loss_row(), batch - 1), from = row * outputs, lane = lf_loss_lane();
+    uint row = min(lf_row(), batch - 1), from = row * outputs, lane = lf_lane();
     uint position = lf_schedule_position(step);
     lf_schedule_row now = lf_schedule_at(position);
-    bool inside = lf_loss_row() < batch;
+    bool inside = lf_row() < batch;
 
     float sum = 0;
     for (uint i = lane; i < outputs; i += LANES) {

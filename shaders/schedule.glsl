@@ -8,6 +8,12 @@ uint lf_schedule_position(uint step)
     return LF_LOAD4(schedule, 0).x + step;
 }
 
+// Seed of the training: its low word, then the high one.
+uvec2 lf_schedule_seed()
+{
+    return LF_LOAD4(schedule, 0).yz;
+}
+
 lf_schedule_row lf_schedule_at(uint position)
 {
     uint at = (LF_SCHEDULE_HEADER_WORDS + position * LF_SCHEDULE_ROW_WORDS) / 4;

@@ -6,8 +6,8 @@
 #define LF_SCHEDULE_SLOT 0
 #include "schedule.glsl"
 LF_READ(1, grads)
-LF_UPDATE4(2, params)
-LF_UPDATE4(3, m)
+LF_UPDATE(2, params)
+LF_UPDATE(3, m)
 #include "sweep.glsl"
 layout(constant_id = 2) const bool MOMENTUM = false;
 layout(constant_id = 3) const bool NESTEROV = false;

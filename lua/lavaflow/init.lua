@@ -51,6 +51,16 @@ lf.step = steps.step
 --- @return lavaflow.history
 function lf.train(given) return training.train("lf.train", given, {}) end
 
+--- Knowledge distillation: trains `student` with loss alpha·T²·KL(teacher_T ‖ student_T) + (1 - alpha)·cross-entropy,
+--- where _T is the softmax of the logits over the temperature T. The teachers are run over the rows once, before the
+--- training; several count by the mean of their softened outputs. A teacher that was trained without regularisation
+--- for few epochs has little to teach.
+---
+--- student, data; teacher, a model, or teachers, an array of them. temperature 4, alpha 0.7. The others as lf.train.
+--- @param given table
+--- @return lavaflow.history
+function lf.distill(given) return training.distill("lf.distill", given, {}) end
+
 --- Loss and accuracy of a model on a part: model, data, loss ("cross_entropy"), batch (256), device, window.
 --- @param given table
 --- @return { loss: number, accuracy: number?, rows: integer, seconds: number, device: string }

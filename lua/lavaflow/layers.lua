@@ -55,6 +55,46 @@ for kind, rule in pairs(activations) do
   end
 end
 
+local RATE = { "number", min = 0, below = 1 }
+local EPS = { "number", above = 0, default = 1e-5 }
+
+--- In training, zeroes each value with probability `rate` and multiplies the others by 1 / (1 - rate). Which ones is a
+--- function of seed, step and place alone.
+--- @param rate number at least 0, below 1
+--- @param given { name: string? }?
+--- @return lavaflow.layer
+function layers.dropout(rate, given)
+  local layer = options.check("lf.dropout", NAMED, given)
+  layer.kind = "dropout"
+  layer.rate = options.value("lf.dropout", "rate", RATE, rate)
+  return setmetatable(layer, Layer)
+end
+
+local function norm(kind, width, rules, given)
+  local layer = options.check("lf." .. kind, rules, given)
+  layer.kind = kind
+  layer.inputs = options.value("lf." .. kind, "width", WIDTH, width)
+  return setmetatable(layer, Layer)
+end
+
+--- Normalises each column by the batch's mean and variance in training, by running ones elsewhere; gamma and beta
+--- (width). running = (1 - momentum)·running + momentum·batch's, as PyTorch.
+--- @param width integer
+--- @param given { eps: number?, momentum: number?, name: string? }? eps 1e-5, momentum 0.1
+--- @return lavaflow.layer
+function layers.batch_norm(width, given)
+  return norm("batch_norm", width,
+    { eps = EPS, momentum = { "number", above = 0, max = 1, default = 0.1 }, name = NAMED.name }, given)
+end
+
+--- Normalises each row by its own mean and variance; gamma and beta (width).
+--- @param width integer
+--- @param given { eps: number?, name: string? }? eps 1e-5
+--- @return lavaflow.layer
+function layers.layer_norm(width, given)
+  return norm("layer_norm", width, { eps = EPS, name = NAMED.name }, given)
+end
+
 local SEED = { "whole" }
 local PATH = { "text", expected = "a path" }
 
@@ -79,8 +119,44 @@ local function split_options(where, rules, list)
   return array, options.check(where, rules, named)
 end
 
+local function check_layers(where, array)
+  for i = 1, #array do
+    if options.kind(array[i]) ~= "lavaflow.layer" then
+      options.fail("%s: layer %d: expected a layer, such as lf.relu(), got %s", where, i, options.show(array[i]))
+    end
+  end
+  if #array == 0 then options.fail("%s: expected at least one layer, got none", where) end
+end
+
+--- The layers one after the other, plus what goes into the first: y = f(x) + x, or f(x) + x·kernel + bias where the
+--- widths differ.
+--- @param list table layers in order, and `init` of the kernel, `name`
+--- @return lavaflow.layer
+function layers.residual(list)
+  local array, given = split_options("lf.residual", LINEAR, list)
+  check_layers("lf.residual", array)
+  given.kind, given.layers = "residual", array
+  return setmetatable(given, Layer)
+end
+
+-- The plugin takes layers in a row; a residual says by `span` how many behind it are inside.
+local function flatten(array, flat)
+  for _, layer in ipairs(array) do
+    local copy = {}
+    for key, value in pairs(layer) do copy[key] = value end
+    flat[#flat + 1] = copy
+    if layer.layers then
+      local first = #flat
+      copy.layers = nil
+      flatten(layer.layers, flat)
+      copy.span = #flat - first
+    end
+  end
+  return flat
+end
+
 local function new_model(definition, seed)
-  local model = options.call(core.model, definition)
+  local model = options.call(core.model, flatten(definition, {}))
   if seed then model:init(seed) end
   return model
 end
@@ -91,12 +167,7 @@ end
 --- @return lavaflow.model
 function layers.sequential(list)
   local array, given = split_options("lf.sequential", { seed = SEED }, list)
-  for i = 1, #array do
-    if options.kind(array[i]) ~= "lavaflow.layer" then
-      options.fail("lf.sequential: layer %d: expected a layer, such as lf.relu(), got %s", i, options.show(array[i]))
-    end
-  end
-  if #array == 0 then options.fail("lf.sequential: expected at least one layer, got none") end
+  check_layers("lf.sequential", array)
   return new_model(array, given.seed)
 end
 
@@ -122,7 +193,7 @@ function layers.mlp(list)
 end
 
 local function decode(definition)
-  return cjson.decode(definition).layers
+  return flatten(cjson.decode(definition).layers, {})
 end
 
 --- Reads a model, or a checkpoint's model. Raises when the file is missing, damaged, or no model.

@@ -1,5 +1,6 @@
 -- Optimizers: tables that the plugin reads. Defaults are PyTorch's.
 local options = require "lavaflow.options"
+local schedules = require "lavaflow.schedules"
 
 local Optimizer = { __name = "lavaflow.optimizer" }
 
@@ -24,11 +25,16 @@ local rules = {
   adamw = adam_rules(1e-2),
 }
 
+for _, of in pairs(rules) do
+  of.schedule = { "schedule" }
+end
+
 local function make(kind, given)
   local optimizer = options.check("lf." .. kind, rules[kind], given)
   if optimizer.nesterov and optimizer.momentum == 0 then
     options.fail("lf.sgd: nesterov: expected a momentum above 0 with it, got 0")
   end
+  if optimizer.schedule then optimizer.schedule = schedules.check("lf." .. kind, optimizer.schedule) end
   optimizer.kind = kind
   return setmetatable(optimizer, Optimizer)
 end
@@ -36,6 +42,7 @@ end
 local optimizers = {}
 
 --- @class lavaflow.optimizer
+--- Every optimizer takes `schedule`: "cosine", or a table as lavaflow.schedule says.
 
 --- Stochastic gradient descent. With momentum: buf = momentum·buf + gradient (dampening 0).
 --- @param given { lr: number?, momentum: number?, nesterov: boolean?, weight_decay: number? }?

@@ -135,13 +135,14 @@ end
 function types.number(value, rule)
   local finite = type(value) == "number" and value - value == 0
   if finite and value >= (rule.min or -math.huge) and value > (rule.above or -math.huge)
-    and value < (rule.below or math.huge) then
+    and value < (rule.below or math.huge) and value <= (rule.max or math.huge) then
     return value
   end
   local range = {}
   if rule.min then range[#range + 1] = "of at least " .. rule.min end
   if rule.above then range[#range + 1] = "above " .. rule.above end
   if rule.below then range[#range + 1] = "below " .. rule.below end
+  if rule.max then range[#range + 1] = "at most " .. rule.max end
   return nil, #range > 0 and "a number " .. table.concat(range, " and ") or "a finite number"
 end
 
@@ -185,6 +186,11 @@ end
 function types.part(value)
   if options.kind(value) == "lavaflow.part" then return value end
   return nil, "a part of a data set, such as data.train"
+end
+
+function types.schedule(value)
+  if type(value) == "string" or type(value) == "table" then return value end
+  return nil, 'a schedule, such as "cosine" or { "step", every = 10 }'
 end
 
 function types.optimizer(value)

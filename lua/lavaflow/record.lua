@@ -129,6 +129,13 @@ function Record:save(path, status, exit_code)
   self.run:save(path, status, exit_code)
 end
 
+--- The models that a distillation learnt from.
+function Record:teachers(name, teachers)
+  for i, teacher in ipairs(teachers) do
+    self.run:set(("metrics/%s@teacher_%d"):format(name, i), teacher:digest())
+  end
+end
+
 --- A training outside a workflow: its options are the parameters, its script is what the interpreter runs.
 function Record:training(t)
   local name = type(arg) == "table" and arg[0]

@@ -33,13 +33,19 @@ local function training_name(self, name)
   return self.unnamed == 1 and self.name or ("%s.%d"):format(self.name, self.unnamed)
 end
 
+local function train_as(self, where, train, given)
+  local name = type(given) == "table" and given.name
+  if name then options.value(where, "name", { "name" }, name) end
+  return train(where, given, context(self, training_name(self, name)))
+end
+
 --- lf.train for this step; `name` tells several trainings of a step apart.
 --- @return lavaflow.history
-function Session:train(given)
-  local name = type(given) == "table" and given.name
-  if name then options.value("s:train", "name", { "name" }, name) end
-  return training.train("s:train", given, context(self, training_name(self, name)))
-end
+function Session:train(given) return train_as(self, "s:train", training.train, given) end
+
+--- lf.distill for this step.
+--- @return lavaflow.history
+function Session:distill(given) return train_as(self, "s:distill", training.distill, given) end
 
 --- lf.evaluate for this step.
 function Session:evaluate(given)

@@ -44,6 +44,14 @@ local train_rules = {
   progress = { "boolean" },
   record = { "text", expected = "a path" },
 }
+local distill_rules = {
+  student = MODEL, teacher = { "model" }, teachers = { "table", expected = "an array of models" },
+  temperature = { "number", above = 0, default = 4.0 },
+  alpha = { "number", min = 0, max = 1, default = 0.7 },
+}
+for name, rule in pairs(train_rules) do
+  if name ~= "model" then distill_rules[name] = rule end
+end
 local evaluate_rules = {
   model = MODEL, data = train_rules.data, loss = LOSS,
   batch = { "whole", min = 1, max = BATCH_MAX, default = 256 },
@@ -143,6 +151,7 @@ local function run(t, context)
   t.run = context.record and context.record.run
   local line <close> = bind_events(t, context)
   local history = options.call(core.train, t)
+  if t.teachers and context.record then context.record:teachers(t.name, t.teachers) end
   training.drain_log(context)
   line:finished(history)
   return history
@@ -161,8 +170,8 @@ local function run_recorded(t, context)
   return result
 end
 
-local function check_training(where, given, context)
-  local t = options.check(where, train_rules, given)
+local function check_training(where, rules, given, context)
+  local t = options.check(where, rules, given)
   choose_device(where, t, context)
   t.optimizer = t.optimizer or optimizers.adam()
   return t
@@ -186,13 +195,7 @@ local function check_files(where, t)
   end
 end
 
---- Trains a model on a part of a data set; the model holds the new weights afterwards.
---- @param where string the function's name in messages
---- @param given table
---- @param context lavaflow.context
---- @return lavaflow.history
-function training.train(where, given, context)
-  local t = check_training(where, given, context)
+local function start(where, t, context)
   if t.record and context.record then
     options.fail("%s: record: expected none, since the run file of the workflow holds this training", where)
   end
@@ -204,10 +207,37 @@ function training.train(where, given, context)
   return (t.record and run_recorded or run)(t, context)
 end
 
+--- Trains a model on a part of a data set; the model holds the new weights afterwards.
+--- @param where string the function's name in messages
+--- @param given table
+--- @param context lavaflow.context
+--- @return lavaflow.history
+function training.train(where, given, context)
+  return start(where, check_training(where, train_rules, given, context), context)
+end
+
+--- Trains a student on the labels and on what teachers say of the same rows.
+--- @param where string
+--- @param given table
+--- @param context lavaflow.context
+--- @return lavaflow.history
+function training.distill(where, given, context)
+  local t = check_training(where, distill_rules, given, context)
+  if (t.teacher == nil) == (t.teachers == nil) then
+    options.fail("%s: teacher: expected either teacher, a model, or teachers, an array of them; got %s", where,
+      t.teacher and "both" or "neither")
+  end
+  t.teachers = t.teachers or { t.teacher }
+  for i, teacher in ipairs(t.teachers) do options.value(where, ("teachers[%d]"):format(i), MODEL, teacher) end
+  if #t.teachers == 0 then options.fail("%s: teachers: expected at least one model, got none", where) end
+  t.model = t.student
+  return start(where, t, context)
+end
+
 --- The step programs of a training, in words.
 --- @return string
 function training.explain(where, given, context)
-  return options.call(core.explain, check_training(where, given, context))
+  return options.call(core.explain, check_training(where, train_rules, given, context))
 end
 
 --- Loss and accuracy of a model on a part, whose weights stay.

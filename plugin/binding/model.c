@@ -49,14 +49,23 @@ static lf_layer read_layer(lua_State *L, lua_Integer number)
         luaL_error(L, "layer %I: the name \"%s\" is too long; at most %d characters", (LUAI_UACINT)number, name,
                    LF_LAYER_NAME_MAX);
     strcpy(layer.name, name);
-    if (strcmp(kind, "linear") == 0) {
-        layer.inputs = (uint32_t)lf_field_integer(L, table, "inputs", 0, 0, INT32_MAX);
-        layer.outputs = (uint32_t)lf_field_integer(L, table, "outputs", 0, 0, INT32_MAX);
-        if (!lf_init_find(init, &layer.init))
-            luaL_error(L, "layer %I: unknown init \"%s\"", (LUAI_UACINT)number, init);
-        return layer;
+    if (!lf_init_find(init, &layer.init))
+        luaL_error(L, "layer %I: unknown init \"%s\"", (LUAI_UACINT)number, init);
+    layer.inputs = (uint32_t)lf_field_integer(L, table, "inputs", 0, 0, INT32_MAX);
+    layer.outputs = (uint32_t)lf_field_integer(L, table, "outputs", layer.inputs, 0, INT32_MAX);
+    layer.span = (uint32_t)lf_field_integer(L, table, "span", 0, 0, INT32_MAX);
+    layer.rate = (float)lf_field_number(L, table, "rate", 0);
+    layer.eps = (float)lf_field_number(L, table, "eps", 0);
+    layer.momentum = (float)lf_field_number(L, table, "momentum", 0);
+    static const lf_layer_kind kinds[] = { LF_LAYER_LINEAR, LF_LAYER_DROPOUT, LF_LAYER_BATCH_NORM, LF_LAYER_LAYER_NORM,
+                                           LF_LAYER_RESIDUAL };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        layer.kind = kinds[i];
+        if (!strcmp(kind, lf_layer_kind_name(&layer)))
+            return layer;
     }
     layer.kind = LF_LAYER_ACTIVATION;
+    layer.inputs = layer.outputs = 0;
     if (!lf_activation_find(kind, &layer.activation))
         luaL_error(L, "layer %I: unknown kind \"%s\"", (LUAI_UACINT)number, kind);
     double alpha = (double)lf_activation_default_alpha(layer.activation);
@@ -148,11 +157,6 @@ static int model_definition(lua_State *L)
     return 1;
 }
 
-static const char *layer_kind(const lf_layer *layer)
-{
-    return layer->kind == LF_LAYER_LINEAR ? "linear" : lf_activation_name(layer->activation);
-}
-
 static int model_layers(lua_State *L)
 {
     const lf_model *model = lf_check_model(L, 1);
@@ -160,7 +164,7 @@ static int model_layers(lua_State *L)
     for (size_t i = 0; i < model->layer_count; i++) {
         const lf_layer *layer = &model->layers[i];
         lua_createtable(L, 0, 5);
-        lf_set_string(L, "kind", layer_kind(layer));
+        lf_set_string(L, "kind", lf_layer_kind_name(layer));
         lf_set_string(L, "name", layer->name);
         lf_set_integer(L, "inputs", layer->inputs);
         lf_set_integer(L, "outputs", layer->outputs);
@@ -168,6 +172,10 @@ static int model_layers(lua_State *L)
             lf_set_string(L, "init", lf_init_name(layer->init));
         if (layer->alpha != 0)
             lf_set_number(L, "alpha", (double)layer->alpha);
+        if (layer->kind == LF_LAYER_DROPOUT)
+            lf_set_number(L, "rate", (double)layer->rate);
+        if (layer->kind == LF_LAYER_RESIDUAL)
+            lf_set_integer(L, "span", layer->span);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
@@ -240,7 +248,7 @@ static int model_weights(lua_State *L)
     size_t size = lf_param_size(tensor);
     lua_createtable(L, (int)size, 0);
     for (size_t i = 0; i < size; i++) {
-        lua_pushnumber(L, (lua_Number)model->params[tensor->offset + i]);
+        lua_pushnumber(L, (lua_Number)lf_param_values(model, tensor)[i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
@@ -261,11 +269,38 @@ static int model_set_weights(lua_State *L)
     }
     for (size_t i = 0; i < size; i++) {
         lua_rawgeti(L, 3, (lua_Integer)i + 1);
-        model->params[tensor->offset + i] = (float)lua_tonumber(L, -1);
+        lf_param_values(model, tensor)[i] = (float)lua_tonumber(L, -1);
         lua_pop(L, 1);
     }
     model->initialised = true;
     return 0;
+}
+
+static void add_layers(lua_State *L, luaL_Buffer *buffer, const lf_model *model, size_t first, size_t end)
+{
+    for (size_t i = first; i < end; i++) {
+        const lf_layer *layer = &model->layers[i];
+        const char *kind = lf_layer_kind_name(layer);
+        double option = (double)(layer->kind == LF_LAYER_DROPOUT ? layer->rate : layer->alpha);
+        if (i > first)
+            luaL_addstring(buffer, ", ");
+        if (layer->kind == LF_LAYER_RESIDUAL) {
+            luaL_addstring(buffer, "residual { ");
+            add_layers(L, buffer, model, i + 1, i + 1 + layer->span);
+            luaL_addstring(buffer, " }");
+            i += layer->span;
+            continue;
+        }
+        if (layer->kind == LF_LAYER_LINEAR)
+            lua_pushfstring(L, "linear(%d -> %d)", (int)layer->inputs, (int)layer->outputs);
+        else if (layer->kind == LF_LAYER_BATCH_NORM || layer->kind == LF_LAYER_LAYER_NORM)
+            lua_pushfstring(L, "%s(%d)", kind, (int)layer->outputs);
+        else if (option != 0)
+            lua_pushfstring(L, "%s(%f)", kind, option);
+        else
+            lua_pushfstring(L, "%s()", kind);
+        luaL_addvalue(buffer);
+    }
 }
 
 // Reads like the definition: sequential { linear(784 -> 128), relu(), linear(128 -> 10) }
@@ -279,18 +314,7 @@ static int model_tostring(lua_State *L)
     luaL_Buffer buffer;
     luaL_buffinit(L, &buffer);
     luaL_addstring(&buffer, "sequential { ");
-    for (size_t i = 0; i < handle->model->layer_count; i++) {
-        const lf_layer *layer = &handle->model->layers[i];
-        if (i)
-            luaL_addstring(&buffer, ", ");
-        if (layer->kind == LF_LAYER_LINEAR)
-            lua_pushfstring(L, "linear(%d -> %d)", (int)layer->inputs, (int)layer->outputs);
-        else if (layer->alpha != 0)
-            lua_pushfstring(L, "%s(%f)", layer_kind(layer), (double)layer->alpha);
-        else
-            lua_pushfstring(L, "%s()", layer_kind(layer));
-        luaL_addvalue(&buffer);
-    }
+    add_layers(L, &buffer, handle->model, 0, handle->model->layer_count);
     luaL_addstring(&buffer, " }");
     luaL_pushresult(&buffer);
     return 1;

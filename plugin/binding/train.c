@@ -36,6 +36,8 @@ static void release_signals(const struct sigaction saved[STOP_SIGNALS])
         sigaction(stop_signals[i], &saved[i], NULL);
 }
 
+enum { TEACHER_MAX = 16 };
+
 enum { STEP_LOSS, LOSS, ACCURACY, VAL_LOSS, VAL_ACCURACY, LR, SERIES_COUNT };
 static const char *const series_names[SERIES_COUNT] = { "step_loss", "loss", "accuracy", "val_loss", "val_accuracy", "lr" };
 
@@ -46,11 +48,70 @@ typedef struct call {
     lf_run *run; // NULL: none
     const char *name;
     bool failed; // an event raised; its message is on top of the stack
+    const lf_model *teachers[TEACHER_MAX];
     lf_train_params params;
 } call;
 enum { OPTIONS = 1, HISTORY = 2 };
 
-static void read_optimizer(lua_State *L, lf_optimizer *optimizer)
+// The optimizer's `schedule`, a table of lf_schedule's fields; the optimizer is on top of the stack.
+static void read_schedule(lua_State *L, lf_schedule *s)
+{
+    if (lua_getfield(L, -1, "schedule") == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
+    int table = lua_gettop(L);
+    if (!lua_istable(L, table))
+        luaL_error(L, "schedule: expected a table, got %s", luaL_typename(L, table));
+    const char *kind = lf_field_string(L, table, "kind", "");
+    if (!lf_schedule_find(kind, &s->kind))
+        luaL_error(L, "schedule: unknown kind \"%s\"", kind);
+    *s = lf_schedule_default(s->kind);
+    s->per_epoch = lf_field_boolean(L, table, "per_epoch", false);
+    s->warmup = lf_field_number(L, table, "warmup", s->warmup);
+    s->final = lf_field_number(L, table, "final", s->final);
+    s->gamma = lf_field_number(L, table, "gamma", s->gamma);
+    s->every = (uint64_t)lf_field_integer(L, table, "every", (lua_Integer)s->every, 0, LUA_MAXINTEGER);
+    s->rise = lf_field_number(L, table, "rise", s->rise);
+    s->div = lf_field_number(L, table, "div", s->div);
+    s->factor = lf_field_number(L, table, "factor", s->factor);
+    s->patience = (unsigned)lf_field_integer(L, table, "patience", s->patience, 0, INT32_MAX);
+    s->threshold = lf_field_number(L, table, "threshold", s->threshold);
+    if (lua_getfield(L, table, "milestones") == LUA_TTABLE) {
+        lua_Integer count = luaL_len(L, -1);
+        if (count > LF_MILESTONE_MAX)
+            luaL_error(L, "schedule: %d milestones; at most %d fit", (int)count, LF_MILESTONE_MAX);
+        for (lua_Integer i = 1; i <= count; i++) {
+            lua_geti(L, -1, i);
+            s->milestones[s->milestone_count++] = (uint64_t)luaL_checkinteger(L, -1);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 2);
+}
+
+// The option `teachers`, an array of models.
+static unsigned read_teachers(lua_State *L, const lf_model *teachers[TEACHER_MAX])
+{
+    unsigned count = 0;
+    if (lua_getfield(L, OPTIONS, "teachers") == LUA_TTABLE) {
+        lua_Integer given = luaL_len(L, -1);
+        if (given > TEACHER_MAX)
+            luaL_error(L, "teachers: %d of them; at most %d fit", (int)given, TEACHER_MAX);
+        for (lua_Integer i = 1; i <= given; i++) {
+            lua_geti(L, -1, i);
+            const lf_model *teacher = lf_check_model(L, lua_gettop(L));
+            if (!teacher->initialised)
+                luaL_error(L, "teacher %d has no weights yet: train it or load it", (int)i);
+            teachers[count++] = teacher;
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+    return count;
+}
+
+static void read_optimizer(lua_State *L, lf_optimizer *optimizer, lf_schedule *schedule)
 {
     if (lua_getfield(L, OPTIONS, "optimizer") != LUA_TTABLE)
         luaL_error(L, "optimizer: expected an optimizer, such as lf.adam { lr = 1e-3 }, got %s", luaL_typename(L, -1));
@@ -68,6 +129,7 @@ static void read_optimizer(lua_State *L, lf_optimizer *optimizer)
     optimizer->beta2 = (float)lf_field_number(L, table, "beta2", (double)optimizer->beta2);
     optimizer->eps = (float)lf_field_number(L, table, "eps", (double)optimizer->eps);
     optimizer->weight_decay = (float)lf_field_number(L, table, "weight_decay", (double)optimizer->weight_decay);
+    read_schedule(L, schedule);
     lua_pop(L, 1);
 }
 
@@ -82,7 +144,7 @@ static void read_params(lua_State *L, lf_train_params *p)
     const char *loss = lf_field_string(L, OPTIONS, "loss", "cross_entropy");
     if (!lf_loss_find(loss, &p->loss))
         luaL_error(L, "loss: unknown \"%s\"", loss);
-    read_optimizer(L, &p->optimizer);
+    read_optimizer(L, &p->optimizer, &p->schedule);
     p->batch = (uint32_t)lf_field_integer(L, OPTIONS, "batch", 64, 1, 1 << 24);
     p->epochs = (uint64_t)lf_field_integer(L, OPTIONS, "epochs", 10, 1, INT32_MAX);
     p->seed = (uint64_t)lf_field_integer(L, OPTIONS, "seed", 0, LUA_MININTEGER, LUA_MAXINTEGER);
@@ -92,6 +154,8 @@ static void read_params(lua_State *L, lf_train_params *p)
     p->window = (uint64_t)(lf_field_number(L, OPTIONS, "window", 0) * 0x1p20);
     p->checkpoint = lf_field_string(L, OPTIONS, "checkpoint", NULL);
     p->resume = lf_field_string(L, OPTIONS, "resume", NULL);
+    p->temperature = (float)lf_field_number(L, OPTIONS, "temperature", 4);
+    p->alpha = (float)lf_field_number(L, OPTIONS, "alpha", .7);
     p->digest_every = (uint64_t)lf_field_integer(L, OPTIONS, "digest_every", 0, 0, LUA_MAXINTEGER);
 }
 
@@ -302,6 +366,8 @@ static int train(lua_State *L)
     call c = { .L = L };
     lua_settop(L, 1);
     read_params(L, &c.params);
+    c.params.teachers = c.teachers;
+    c.params.teacher_count = read_teachers(L, c.teachers);
     c.name = lf_field_string(L, OPTIONS, "name", "train");
     if (lua_getfield(L, OPTIONS, "run") != LUA_TNIL)
         c.run = lf_check_run(L, lua_gettop(L));

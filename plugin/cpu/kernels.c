@@ -1,6 +1,8 @@
-// All operations but the products: gather, losses, activations that stand alone, optimizers.
+// Operations that sweep over elements: gathers, activations that stand alone, dropout, sums, optimizers. And the table of
+// all kernels.
 #include <string.h>
 
+#include "core/random.h"
 #include "cpu/activation.h"
 
 // x = stored · scale + offset, for one row of `cols` elements of C type `type`.
@@ -69,90 +71,6 @@ void CPU_NAME(gather)(const cpu_call *call, const cpu_step *step, uint32_t block
     }
 }
 
-static real *metrics_of(const cpu_call *call, const cpu_step *step, uint32_t row)
-{
-    return (real *)call->at[LF_LOSS_METRICS] + (step->index * call->rows + row) * LF_METRIC_COUNT;
-}
-
-// A row past the batch's: it counts nowhere.
-static void skip_row(real *metrics, real *dz, uint32_t cols)
-{
-    metrics[LF_METRIC_LOSS] = metrics[LF_METRIC_HIT] = 0;
-    if (dz)
-        memset(dz, 0, cols * sizeof *dz);
-}
-
-// loss = log Σ exp(z - max) + max - z[label]; dz = (softmax(z) - onehot(label)) / rows
-static void cross_entropy_row(uint32_t cols, const real *restrict z, uint32_t label, real inv_rows, real *metrics,
-                              real *restrict dz)
-{
-    uint32_t best = 0;
-    bool nan = false;
-    for (uint32_t j = 0; j < cols; j++) {
-        best = z[j] > z[best] ? j : best;
-        nan |= isnan(z[j]);
-    }
-    real max = z[best], sum = 0;
-    if (dz) {
-        for (uint32_t j = 0; j < cols; j++)
-            dz[j] = cpu_exp(z[j] - max);
-        for (uint32_t j = 0; j < cols; j++)
-            sum += dz[j];
-    } else {
-        for (uint32_t j = 0; j < cols; j++)
-            sum += cpu_exp(z[j] - max);
-    }
-    // A label that no logit belongs to has no likelihood.
-    metrics[LF_METRIC_LOSS] = label < cols ? R(log)(sum) + (max - z[label]) : (real)NAN;
-    metrics[LF_METRIC_HIT] = !nan && best == label;
-    real scale = inv_rows / sum;
-    for (uint32_t j = 0; dz && j < cols; j++)
-        dz[j] = dz[j] * scale - (j == label ? inv_rows : 0);
-}
-
-void CPU_NAME(cross_entropy)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    cpu_tile tile = cpu_tile_of(call, block);
-    const uint32_t *labels = call->at[LF_LOSS_TARGET];
-    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
-        size_t at = (size_t)i * tile.cols;
-        real *metrics = metrics_of(call, step, i), *dz = call->at[LF_LOSS_DZ];
-        if (dz)
-            dz += at;
-        if (i < step->row->rows)
-            cross_entropy_row(tile.cols, (const real *)call->at[LF_LOSS_Z] + at, labels[i], step->row->inv_rows, metrics,
-                              dz);
-        else
-            skip_row(metrics, dz, tile.cols);
-    }
-}
-
-void CPU_NAME(mse)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    cpu_tile tile = cpu_tile_of(call, block);
-    real scale = 2 * (real)step->row->inv_rows / (real)tile.cols;
-    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
-        size_t at = (size_t)i * tile.cols;
-        const real *z = (const real *)call->at[LF_LOSS_Z] + at, *target = (const real *)call->at[LF_LOSS_TARGET] + at;
-        real *metrics = metrics_of(call, step, i), *dz = call->at[LF_LOSS_DZ];
-        if (dz)
-            dz += at;
-        if (i >= step->row->rows) {
-            skip_row(metrics, dz, tile.cols);
-            continue;
-        }
-        real sum = 0;
-        for (uint32_t j = 0; j < tile.cols; j++) {
-            real difference = z[j] - target[j];
-            sum += difference * difference;
-            if (dz)
-                dz[j] = difference * scale;
-        }
-        metrics[LF_METRIC_LOSS] = sum / (real)tile.cols;
-        metrics[LF_METRIC_HIT] = 0;
-    }
-}
-
 static inline void activate(unsigned kind, real alpha, uint32_t count, const real *restrict x, real *restrict y)
 {
     for (uint32_t j = 0; j < count; j++)
@@ -187,6 +105,73 @@ void CPU_NAME(activation_dx)(const cpu_call *call, const cpu_step *step, uint32_
         const real *saved = (const real *)call->at[LF_ACTIVATION_DX_SAVED] + at;
         real *dx = (real *)call->at[LF_ACTIVATION_DX_DX] + at;
         CPU_FOR_ACTIVATION(call->op.activation, activate_dx(kind, (real)call->op.alpha, tile.cols, dy, saved, dx))
+    }
+}
+
+// f32 rows of the resident ones, in the program's precision.
+void CPU_NAME(gather_rows)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    const uint32_t *order = (const uint32_t *)call->at[LF_GATHER_ROWS_ORDER] + step->row->first;
+    for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
+        real *restrict out = (real *)call->at[LF_GATHER_ROWS_OUT] + (size_t)i * tile.cols;
+        if (i >= step->row->rows) {
+            memset(out, 0, tile.cols * sizeof *out);
+            continue;
+        }
+        const float *restrict from = (const float *)call->at[LF_GATHER_ROWS_SOURCE] + (size_t)order[i] * tile.cols;
+        for (uint32_t j = 0; j < tile.cols; j++)
+            out[j] = from[j];
+    }
+}
+
+void CPU_NAME(add)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    (void)step;
+    cpu_tile tile = cpu_tile_of(call, block);
+    size_t first = (size_t)tile.row * tile.cols, count = (size_t)tile.rows * tile.cols;
+    const real *restrict a = (const real *)call->at[LF_ADD_A] + first, *restrict b = (const real *)call->at[LF_ADD_B] + first;
+    real *restrict y = (real *)call->at[LF_ADD_Y] + first;
+    for (size_t j = 0; j < count; j++)
+        y[j] = a[j] + b[j];
+}
+
+enum { DRAWN = 256 }; // random words at a time
+
+// The words of elements `first` … first + DRAWN - 1, where `first` is a multiple of 4: four of each counter.
+static void draw(const cpu_call *call, const cpu_step *step, uint32_t first, uint32_t *restrict words)
+{
+    const uint32_t key[2] = { step->header->seed_low, step->header->seed_high };
+    uint32_t training_step = step->row->step, stream = call->op.stream;
+    for (uint32_t i = 0; i < DRAWN / 4; i++) {
+        const uint32_t counter[4] = { (first + 4 * i) / 4, training_step, stream, LF_STREAM_DROPOUT };
+        lf_philox(counter, key, words + 4 * i);
+    }
+}
+
+// An element is kept where the upper 24 bits of its word are at least `least`.
+static void keep_some(uint32_t count, const uint32_t *restrict words, uint32_t least, real scale, const real *restrict x,
+                      real *restrict y)
+{
+    for (uint32_t j = 0; j < count; j++) {
+        real kept = x[j] * scale;
+        y[j] = words[j] >> 8 >= least ? kept : 0;
+    }
+}
+
+void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    size_t at = (size_t)tile.row * tile.cols, end = at + (size_t)tile.rows * tile.cols;
+    const real *x = call->at[LF_DROPOUT_X];
+    real *y = call->at[LF_DROPOUT_Y];
+    uint32_t words[DRAWN], least = (uint32_t)ceilf(call->op.rate * 0x1p24f); // equal in every precision, as the scale is
+    real scale = (real)(1 / (1 - call->op.rate));
+    for (size_t from = at / 4 * 4; from < end; from += DRAWN) {
+        size_t to = end - from < DRAWN ? end : from + DRAWN;
+        draw(call, step, (uint32_t)from, words);
+        keep_some((uint32_t)(to - at), words + (at - from), least, scale, x + at, y + at);
+        at = to;
     }
 }
 
@@ -250,5 +235,15 @@ const cpu_kernels CPU_NAME(kernels) = {
         [LF_OP_LINEAR_DW] = CPU_NAME(linear_dw),
         [LF_OP_SGD] = CPU_NAME(sgd),
         [LF_OP_ADAM] = CPU_NAME(adam),
+        [LF_OP_DROPOUT] = CPU_NAME(dropout),
+        [LF_OP_ADD] = CPU_NAME(add),
+        [LF_OP_LAYER_NORM] = CPU_NAME(layer_norm),
+        [LF_OP_LAYER_NORM_DX] = CPU_NAME(layer_norm_dx),
+        [LF_OP_BATCH_STATS] = CPU_NAME(batch_stats),
+        [LF_OP_BATCH_NORM] = CPU_NAME(batch_norm),
+        [LF_OP_BATCH_NORM_DX] = CPU_NAME(batch_norm_dx),
+        [LF_OP_NORM_DW] = CPU_NAME(norm_dw),
+        [LF_OP_GATHER_ROWS] = CPU_NAME(gather_rows),
+        [LF_OP_DISTILL] = CPU_NAME(distill),
     },
 };

@@ -11,6 +11,7 @@
 
 // What differs from step to step.
 typedef struct cpu_step {
+    const struct lf_schedule_header *header;
     const struct lf_schedule_row *row;
     size_t index; // of the step in the stretch: its place in metrics
 } cpu_step;

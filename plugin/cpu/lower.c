@@ -72,18 +72,37 @@ static void tile_rows(cpu_call *call, uint32_t elements)
     call->tile_cols = call->cols;
 }
 
+// A single row of column sums over `rows` rows: strips of whole cache lines, about 16384 elements each.
+static void tile_columns(cpu_call *call, uint32_t rows)
+{
+    enum { UNIT = 64 };
+    uint32_t cols = round_up(ceil_div(16384, rows), UNIT);
+    call->rows = call->tile_rows = 1;
+    call->tile_cols = call->cols < cols ? call->cols : cols;
+}
+
 static void tile(cpu_call *call)
 {
     const lf_op *op = &call->op;
     call->rows = op->rows;
     call->cols = op->outputs;
     switch (op->kind) {
-    case LF_OP_GATHER: tile_rows(call, 16384); break;
+    case LF_OP_GATHER:
+    case LF_OP_GATHER_ROWS:
+    case LF_OP_ADD: tile_rows(call, 16384); break;
     case LF_OP_LINEAR: tile_product(call, op->inputs); break;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
     case LF_OP_CROSS_ENTROPY:
-    case LF_OP_MSE: tile_rows(call, 4096); break;
+    case LF_OP_MSE:
+    case LF_OP_DISTILL:
+    case LF_OP_DROPOUT:
+    case LF_OP_LAYER_NORM:
+    case LF_OP_LAYER_NORM_DX:
+    case LF_OP_BATCH_NORM:
+    case LF_OP_BATCH_NORM_DX: tile_rows(call, 4096); break;
+    case LF_OP_BATCH_STATS:
+    case LF_OP_NORM_DW: tile_columns(call, op->rows); break;
     case LF_OP_LINEAR_DX:
         call->cols = op->inputs;
         tile_product(call, op->outputs);
@@ -218,7 +237,8 @@ bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last
             const cpu_stage *stage = &exec->stages[s];
             if (stage->phase < first || stage->phase > last)
                 continue;
-            cpu_job job = { .stage = stage, .step = { .row = row_at(exec, counter + i), .index = counter + i } };
+            cpu_job job = { .stage = stage, .step = { .header = (const struct lf_schedule_header *)exec->schedule,
+                                                      .row = row_at(exec, counter + i), .index = counter + i } };
             cpu_pool_run(((cpu_device *)dev)->pool, run_block, &job, stage->blocks);
             dev->dispatches += stage->count;
         }

@@ -3,6 +3,7 @@
 #include <cblas.h>
 
 #include "cpu/activation.h"
+#include "cpu/sums.h"
 
 // c = op(a)·op(b), where c is a tile of (tile->rows, tile->cols) and both products run over `inner`.
 static void product(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, const cpu_tile *tile, uint32_t inner, const real *a,
@@ -74,27 +75,6 @@ void CPU_NAME(linear_dx)(const cpu_call *call, const cpu_step *step, uint32_t bl
                            pass_activation(kind, (real)op->alpha, tile, op->inputs, saved + at, dx))
 }
 
-// Column sums of dy (rows, cols of stride). Partial sums of 64 rows keep the rounding error of a long batch small.
-static void sum_columns(uint32_t rows, uint32_t cols, size_t stride, const real *dy, real *restrict sums)
-{
-    enum { ROWS = 64, COLS = 64 };
-    for (uint32_t col = 0; col < cols; col += COLS) {
-        uint32_t width = cols - col < COLS ? cols - col : COLS;
-        real total[COLS] = { 0 };
-        for (uint32_t row = 0; row < rows; row += ROWS) {
-            uint32_t end = rows - row < ROWS ? rows : row + ROWS;
-            real part[COLS] = { 0 };
-            for (uint32_t i = row; i < end; i++)
-                for (uint32_t j = 0; j < width; j++)
-                    part[j] += dy[i * stride + col + j];
-            for (uint32_t j = 0; j < width; j++)
-                total[j] += part[j];
-        }
-        for (uint32_t j = 0; j < width; j++)
-            sums[col + j] = total[j];
-    }
-}
-
 void CPU_NAME(linear_dw)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     (void)step;
@@ -103,6 +83,8 @@ void CPU_NAME(linear_dw)(const cpu_call *call, const cpu_step *step, uint32_t bl
     const real *x = call->at[LF_LINEAR_DW_X], *dy = (const real *)call->at[LF_LINEAR_DW_DY] + tile.col;
     real *dkernel = (real *)call->at[LF_LINEAR_DW_DKERNEL] + (size_t)tile.row * op->outputs + tile.col;
     product(CblasTrans, CblasNoTrans, &tile, op->rows, x + tile.row, op->inputs, dy, op->outputs, dkernel, op->outputs);
-    if (tile.row == 0)
-        sum_columns(op->rows, tile.cols, op->outputs, dy, (real *)call->at[LF_LINEAR_DW_DBIAS] + tile.col);
+    if (tile.row == 0) {
+        real *dbias = (real *)call->at[LF_LINEAR_DW_DBIAS] + tile.col;
+        CPU_SUM_COLUMNS(dbias, op->rows, tile.cols, i, j, dy[i * op->outputs + j])
+    }
 }

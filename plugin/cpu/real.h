@@ -24,7 +24,10 @@ typedef float real;
 #define R(function) function##f // R(exp) is expf
 #endif
 
-cpu_kernel CPU_NAME(gather), CPU_NAME(cross_entropy), CPU_NAME(mse);
+cpu_kernel CPU_NAME(gather), CPU_NAME(gather_rows), CPU_NAME(add), CPU_NAME(dropout);
+cpu_kernel CPU_NAME(cross_entropy), CPU_NAME(mse), CPU_NAME(distill);
+cpu_kernel CPU_NAME(layer_norm), CPU_NAME(layer_norm_dx), CPU_NAME(norm_dw);
+cpu_kernel CPU_NAME(batch_stats), CPU_NAME(batch_norm), CPU_NAME(batch_norm_dx);
 cpu_kernel CPU_NAME(activation), CPU_NAME(activation_dx);
 cpu_kernel CPU_NAME(linear), CPU_NAME(linear_dx), CPU_NAME(linear_dw);
 cpu_kernel CPU_NAME(sgd), CPU_NAME(adam);

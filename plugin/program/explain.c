@@ -42,6 +42,16 @@ static void write_options(FILE *out, const lf_op *op)
         fprintf(out, " momentum=%g%s", (double)op->momentum, op->nesterov ? " nesterov" : "");
     if (op->weight_decay != 0)
         fprintf(out, " weight_decay=%g%s", (double)op->weight_decay, op->decoupled ? " decoupled" : "");
+    if (op->kind == LF_OP_DROPOUT)
+        fprintf(out, " rate=%g layer=%u", (double)op->rate, op->stream);
+    if (op->kind == LF_OP_LAYER_NORM || op->kind == LF_OP_BATCH_STATS)
+        fprintf(out, " eps=%g", (double)op->eps);
+    if (op->kind == LF_OP_BATCH_STATS)
+        fputs(op->training ? " training" : " running", out);
+    if (op->kind == LF_OP_NORM_DW)
+        fputs(op->by_row ? " by_row" : " by_column", out);
+    if (op->kind == LF_OP_DISTILL)
+        fprintf(out, " alpha=%g temperature=%g", (double)op->soft_weight, (double)op->temperature);
 }
 
 char *lf_program_explain(const lf_program *program)

@@ -8,9 +8,16 @@
 #include "abi.h"
 #include "core/random.h"
 
-static const char *layer_kind_name(const lf_layer *layer)
+const char *lf_layer_kind_name(const lf_layer *layer)
 {
-    return layer->kind == LF_LAYER_LINEAR ? "linear" : lf_activation_name(layer->activation);
+    switch (layer->kind) {
+    case LF_LAYER_LINEAR: return "linear";
+    case LF_LAYER_DROPOUT: return "dropout";
+    case LF_LAYER_BATCH_NORM: return "batch_norm";
+    case LF_LAYER_LAYER_NORM: return "layer_norm";
+    case LF_LAYER_RESIDUAL: return "residual";
+    default: return lf_activation_name(layer->activation);
+    }
 }
 
 // linear_1, relu_1, linear_2: the kind and its ordinal.
@@ -18,71 +25,157 @@ static void name_layer(lf_layer *layers, size_t index)
 {
     unsigned ordinal = 1;
     for (size_t i = 0; i < index; i++)
-        ordinal += !strcmp(layer_kind_name(&layers[i]), layer_kind_name(&layers[index]));
-    snprintf(layers[index].name, LF_NAME_MAX, "%s_%u", layer_kind_name(&layers[index]), ordinal);
+        ordinal += !strcmp(lf_layer_kind_name(&layers[i]), lf_layer_kind_name(&layers[index]));
+    snprintf(layers[index].name, LF_NAME_MAX, "%s_%u", lf_layer_kind_name(&layers[index]), ordinal);
+}
+
+static bool check_name(const lf_model *model, size_t index, lf_error *err)
+{
+    const lf_layer *layer = &model->layers[index];
+    for (size_t j = 0; j < index; j++)
+        if (!strcmp(model->layers[j].name, layer->name)) {
+            lf_error_set(err, LF_EARG, "layers %zu and %zu have the same name, %s", j + 1, index + 1, layer->name);
+            return false;
+        }
+    if (strlen(layer->name) > LF_LAYER_NAME_MAX) {
+        lf_error_set(err, LF_EARG, "layer %zu: the name \"%s\" is %zu characters long; at most %d fit", index + 1,
+                     layer->name, strlen(layer->name), LF_LAYER_NAME_MAX);
+        return false;
+    }
+    static const char *const taken[] = { ".", "..", "definition" };
+    bool usable = !strpbrk(layer->name, "/@");
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        usable = usable && strcmp(layer->name, taken[i]) != 0;
+    if (!usable) {
+        lf_error_set(err, LF_EARG, "layer %zu: the name \"%s\" cannot be a name in a file", index + 1, layer->name);
+        return false;
+    }
+    return true;
+}
+
+static bool has_own_width(const lf_layer *layer)
+{
+    return layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_BATCH_NORM || layer->kind == LF_LAYER_LAYER_NORM;
+}
+
+static bool check_options(const lf_layer *layer, size_t index, size_t count, lf_error *err)
+{
+    if (layer->kind == LF_LAYER_DROPOUT && !(layer->rate >= 0 && layer->rate < 1))
+        lf_error_set(err, LF_EARG, "layer %zu (%s): the rate must be at least 0 and below 1, not %g", index + 1,
+                     layer->name, (double)layer->rate);
+    else if (layer->kind == LF_LAYER_RESIDUAL && (!layer->span || layer->span >= count - index))
+        lf_error_set(err, LF_EARG, "layer %zu (%s): needs at least one layer inside", index + 1, layer->name);
+    else if (has_own_width(layer) && (!layer->inputs || !layer->outputs))
+        lf_error_set(err, LF_EARG, "layer %zu (%s): needs at least 1 input and 1 output, not %u and %u", index + 1,
+                     layer->name, layer->inputs, layer->outputs);
+    else
+        return true;
+    return false;
+}
+
+// Widths of layers first … end - 1, given `width` in front of them (0: not known yet, as in front of the first layer
+// that has one of its own); afterwards, behind them. `giver` is the layer that gave it.
+static bool find_widths(lf_model *model, size_t first, size_t end, uint32_t *width, size_t *giver, lf_error *err)
+{
+    for (size_t i = first; i < end; i++) {
+        lf_layer *layer = &model->layers[i];
+        if (!layer->name[0])
+            name_layer(model->layers, i);
+        if (layer->kind == LF_LAYER_BATCH_NORM && layer->momentum == 0)
+            layer->momentum = .1f;
+        if (layer->eps == 0)
+            layer->eps = 1e-5f;
+        if (!check_name(model, i, err) || !check_options(layer, i, end, err))
+            return false;
+        if (has_own_width(layer)) {
+            if (*width && layer->inputs != *width) {
+                lf_error_set(err, LF_EARG, "layer %zu (%s): expects %u inputs, but layer %zu (%s) gives %u", i + 1,
+                             layer->name, layer->inputs, *giver + 1, model->layers[*giver].name, *width);
+                return false;
+            }
+            if (!model->inputs)
+                model->inputs = layer->inputs;
+            *width = layer->outputs;
+            *giver = i;
+            continue;
+        }
+        layer->inputs = *width;
+        if (layer->kind == LF_LAYER_RESIDUAL) {
+            if (!find_widths(model, i + 1, i + 1 + layer->span, width, giver, err))
+                return false;
+            i += layer->span;
+        }
+        layer->outputs = *width;
+    }
+    return true;
 }
 
 static bool check_layers(lf_model *model, lf_error *err)
 {
     uint32_t width = 0;
     size_t giver = 0;
+    bool linear = false;
+    if (!find_widths(model, 0, model->layer_count, &width, &giver, err))
+        return false;
     for (size_t i = 0; i < model->layer_count; i++) {
         lf_layer *layer = &model->layers[i];
-        if (!layer->name[0])
-            name_layer(model->layers, i);
-        for (size_t j = 0; j < i; j++)
-            if (!strcmp(model->layers[j].name, layer->name)) {
-                lf_error_set(err, LF_EARG, "layers %zu and %zu have the same name, %s", j + 1, i + 1, layer->name);
-                return false;
-            }
-        if (strlen(layer->name) > LF_LAYER_NAME_MAX) {
-            lf_error_set(err, LF_EARG, "layer %zu: the name \"%s\" is %zu characters long; at most %d fit", i + 1,
-                         layer->name, strlen(layer->name), LF_LAYER_NAME_MAX);
-            return false;
-        }
-        if (strchr(layer->name, '/') || strchr(layer->name, '@') || !strcmp(layer->name, "definition") || !strcmp(layer->name, ".") || !strcmp(layer->name, "..")) {
-            lf_error_set(err, LF_EARG, "layer %zu: the name \"%s\" cannot be a name in a file", i + 1, layer->name);
-            return false;
-        }
-        if (layer->kind == LF_LAYER_ACTIVATION) {
-            layer->inputs = layer->outputs = width;
-            continue;
-        }
-        if (!layer->inputs || !layer->outputs) {
-            lf_error_set(err, LF_EARG, "layer %zu (%s): needs at least 1 input and 1 output, not %u and %u", i + 1,
-                         layer->name, layer->inputs, layer->outputs);
-            return false;
-        }
-        if (width && layer->inputs != width) {
-            lf_error_set(err, LF_EARG, "layer %zu (%s): expects %u inputs, but layer %zu (%s) gives %u", i + 1,
-                         layer->name, layer->inputs, giver + 1, model->layers[giver].name, width);
-            return false;
-        }
-        width = layer->outputs;
-        giver = i;
-        model->tensor_count += 2;
-    }
-    if (!model->tensor_count) {
-        lf_error_set(err, LF_EARG, "a model needs at least one linear layer");
-        return false;
+        linear |= layer->kind == LF_LAYER_LINEAR;
+        layer->inputs = layer->inputs ? layer->inputs : model->inputs; // in front of the first width
+        layer->outputs = layer->outputs ? layer->outputs : model->inputs;
     }
     model->outputs = width;
-    for (size_t i = model->layer_count; i-- > 0;) // activations in front of the first linear layer
-        if (model->layers[i].kind == LF_LAYER_LINEAR)
-            model->inputs = model->layers[i].inputs;
-    for (size_t i = 0; i < model->layer_count && model->layers[i].kind == LF_LAYER_ACTIVATION; i++)
-        model->layers[i].inputs = model->layers[i].outputs = model->inputs;
-    return true;
+    if (!linear)
+        lf_error_set(err, LF_EARG, "a model needs at least one linear layer");
+    return linear;
 }
 
-static void add_tensor(lf_model *model, size_t layer, const char *part, uint32_t rows, uint32_t cols)
+// Counts a tensor, or adds it when there is room for the list.
+static void add_tensor(lf_model *model, size_t layer, const char *part, uint32_t rows, uint32_t cols, bool state, float start)
 {
-    lf_param *tensor = &model->tensors[model->tensor_count++];
-    *tensor = (lf_param){ .layer = (uint32_t)layer, .rows = rows, .cols = cols, .offset = model->block_count };
+    lf_param *tensor = model->tensors ? &model->tensors[model->tensor_count] : NULL;
+    model->tensor_count++;
+    if (!tensor)
+        return;
+    *tensor = (lf_param){ .layer = (uint32_t)layer, .rows = rows, .cols = cols, .state = state, .start = start };
     snprintf(tensor->name, LF_NAME_MAX, "%.*s/%s", LF_LAYER_NAME_MAX, model->layers[layer].name, part);
-    size_t size = lf_param_size(tensor);
-    model->param_count += size;
-    model->block_count += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
+}
+
+static void add_tensors(lf_model *model)
+{
+    model->tensor_count = 0;
+    for (size_t i = 0; i < model->layer_count; i++) {
+        const lf_layer *layer = &model->layers[i];
+        bool batch_norm = layer->kind == LF_LAYER_BATCH_NORM, projects = layer->inputs != layer->outputs;
+        if (layer->kind == LF_LAYER_LINEAR || (layer->kind == LF_LAYER_RESIDUAL && projects)) {
+            add_tensor(model, i, "kernel", layer->inputs, layer->outputs, false, 0);
+            add_tensor(model, i, "bias", 0, layer->outputs, false, 0);
+        } else if (batch_norm || layer->kind == LF_LAYER_LAYER_NORM) {
+            add_tensor(model, i, "gamma", 0, layer->outputs, false, 1);
+            add_tensor(model, i, "beta", 0, layer->outputs, false, 0);
+        }
+        if (batch_norm) {
+            add_tensor(model, i, "mean", 0, layer->outputs, true, 0);
+            add_tensor(model, i, "variance", 0, layer->outputs, true, 1);
+        }
+    }
+}
+
+// Kernels first, then the other parameters; running statistics in a block of their own.
+static void place_tensors(lf_model *model)
+{
+    for (int kernels = 1; kernels >= 0; kernels--) {
+        for (size_t i = 0; i < model->tensor_count; i++) {
+            lf_param *tensor = &model->tensors[i];
+            size_t *end = tensor->state ? &model->state_count : &model->block_count, size = lf_param_size(tensor);
+            if ((tensor->rows != 0) != kernels)
+                continue;
+            tensor->offset = *end;
+            *end += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
+            model->param_count += tensor->state ? 0 : size;
+        }
+        if (kernels)
+            model->kernel_count = model->block_count;
+    }
 }
 
 lf_model *lf_model_create(const lf_layer *layers, size_t count, lf_error *err)
@@ -99,22 +192,20 @@ lf_model *lf_model_create(const lf_layer *layers, size_t count, lf_error *err)
     if (!check_layers(model, err))
         goto error;
 
+    add_tensors(model);
     model->tensors = calloc(model->tensor_count, sizeof *model->tensors);
     if (!model->tensors)
         goto no_memory;
-    model->tensor_count = 0;
-    for (size_t i = 0; i < count; i++)
-        if (model->layers[i].kind == LF_LAYER_LINEAR) {
-            add_tensor(model, i, "kernel", model->layers[i].inputs, model->layers[i].outputs);
-            add_tensor(model, i, "bias", 0, model->layers[i].outputs);
-        }
+    add_tensors(model);
+    place_tensors(model);
     if (model->block_count > UINT32_MAX / 2) { // element indices are 32 bits wide on devices
         lf_error_set(err, LF_EUNSUPPORTED, "the model has %zu parameters; at most %u are supported", model->param_count,
                      UINT32_MAX / 2);
         goto error;
     }
     model->params = calloc(model->block_count, sizeof *model->params);
-    if (!model->params)
+    model->state = calloc(model->state_count + 1, sizeof *model->state);
+    if (!model->params || !model->state)
         goto no_memory;
     return model;
 no_memory:
@@ -130,6 +221,7 @@ void lf_model_destroy(lf_model *model)
     if (!model)
         return;
     free(model->params);
+    free(model->state);
     free(model->tensors);
     free(model->layers);
     free(model);
@@ -138,6 +230,11 @@ void lf_model_destroy(lf_model *model)
 size_t lf_param_size(const lf_param *tensor)
 {
     return (size_t)(tensor->rows ? tensor->rows : 1) * tensor->cols;
+}
+
+float *lf_param_values(const lf_model *model, const lf_param *tensor)
+{
+    return (tensor->state ? model->state : model->params) + tensor->offset;
 }
 
 // Variance of a kernel's elements. He, Zhang, Ren, Sun 2015; Glorot, Bengio 2010; LeCun, Bottou, Orr, Müller 1998.
@@ -159,24 +256,29 @@ static bool init_is_normal(lf_init init)
     return init == LF_INIT_HE_NORMAL || init == LF_INIT_GLOROT_NORMAL || init == LF_INIT_LECUN_NORMAL;
 }
 
+static void init_tensor(const lf_model *model, uint32_t index, uint64_t seed)
+{
+    const lf_param *tensor = &model->tensors[index];
+    const lf_layer *layer = &model->layers[tensor->layer];
+    float *values = lf_param_values(model, tensor);
+    size_t size = lf_param_size(tensor);
+    bool linear = layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_RESIDUAL;
+    bool plain = linear && layer->init == LF_INIT_UNIFORM;
+    double variance = init_variance(layer->init, layer->inputs, layer->outputs);
+    float bound = (float)(plain ? 1 / sqrt(layer->inputs) : sqrt(3 * variance)), deviation = (float)sqrt(variance);
+    for (size_t i = 0; i < size; i++)
+        if (!linear || (!tensor->rows && !plain))
+            values[i] = tensor->start;
+        else if (init_is_normal(layer->init))
+            values[i] = deviation * lf_normal(seed, LF_STREAM_INIT, index, i);
+        else
+            values[i] = bound * (2 * lf_uniform(seed, LF_STREAM_INIT, index, i) - 1);
+}
+
 void lf_model_init(lf_model *model, uint64_t seed)
 {
-    for (uint32_t t = 0; t < model->tensor_count; t++) {
-        const lf_param *tensor = &model->tensors[t];
-        const lf_layer *layer = &model->layers[tensor->layer];
-        float *values = model->params + tensor->offset;
-        size_t size = lf_param_size(tensor);
-        bool is_bias = !tensor->rows, plain = layer->init == LF_INIT_UNIFORM;
-        double variance = init_variance(layer->init, layer->inputs, layer->outputs);
-        float bound = (float)(plain ? 1 / sqrt(layer->inputs) : sqrt(3 * variance)), deviation = (float)sqrt(variance);
-        for (size_t i = 0; i < size; i++)
-            if (is_bias && !plain)
-                values[i] = 0;
-            else if (init_is_normal(layer->init))
-                values[i] = deviation * lf_normal(seed, LF_STREAM_INIT, t, i);
-            else
-                values[i] = bound * (2 * lf_uniform(seed, LF_STREAM_INIT, t, i) - 1);
-    }
+    for (uint32_t i = 0; i < model->tensor_count; i++)
+        init_tensor(model, i, seed);
     model->initialised = true;
 }
 
@@ -194,6 +296,40 @@ static void write_json_text(FILE *out, const char *text)
     fputc('"', out);
 }
 
+static void write_number(FILE *out, const char *key, float value)
+{
+    fprintf(out, ",\"%s\":%.9g", key, (double)value);
+}
+
+static void write_layers(FILE *out, const lf_model *model, size_t first, size_t end)
+{
+    fputs("\"layers\":[", out);
+    for (size_t i = first; i < end; i++) {
+        const lf_layer *layer = &model->layers[i];
+        fprintf(out, "%s{\"kind\":\"%s\",\"name\":", i > first ? "," : "", lf_layer_kind_name(layer));
+        write_json_text(out, layer->name);
+        if (has_own_width(layer))
+            fprintf(out, ",\"inputs\":%u,\"outputs\":%u", layer->inputs, layer->outputs);
+        if (layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_RESIDUAL)
+            fprintf(out, ",\"init\":\"%s\"", lf_init_name(layer->init));
+        if (layer->activation == LF_ACT_LEAKY_RELU || layer->activation == LF_ACT_ELU)
+            write_number(out, "alpha", layer->alpha);
+        if (layer->kind == LF_LAYER_DROPOUT)
+            write_number(out, "rate", layer->rate);
+        if (layer->kind == LF_LAYER_BATCH_NORM || layer->kind == LF_LAYER_LAYER_NORM)
+            write_number(out, "eps", layer->eps);
+        if (layer->kind == LF_LAYER_BATCH_NORM)
+            write_number(out, "momentum", layer->momentum);
+        if (layer->kind == LF_LAYER_RESIDUAL) {
+            fputc(',', out);
+            write_layers(out, model, i + 1, i + 1 + layer->span);
+            i += layer->span;
+        }
+        fputc('}', out);
+    }
+    fputc(']', out);
+}
+
 char *lf_model_definition(const lf_model *model)
 {
     char *text = NULL;
@@ -201,19 +337,9 @@ char *lf_model_definition(const lf_model *model)
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return NULL;
-    fputs("{\"layers\":[", out);
-    for (size_t i = 0; i < model->layer_count; i++) {
-        const lf_layer *layer = &model->layers[i];
-        fprintf(out, "%s{\"kind\":\"%s\",\"name\":", i ? "," : "", layer_kind_name(layer));
-        write_json_text(out, layer->name);
-        if (layer->kind == LF_LAYER_LINEAR)
-            fprintf(out, ",\"inputs\":%u,\"outputs\":%u,\"init\":\"%s\"", layer->inputs, layer->outputs,
-                    lf_init_name(layer->init));
-        else if (layer->activation == LF_ACT_LEAKY_RELU || layer->activation == LF_ACT_ELU)
-            fprintf(out, ",\"alpha\":%.9g", (double)layer->alpha);
-        fputc('}', out);
-    }
-    fputs("]}", out);
+    fputc('{', out);
+    write_layers(out, model, 0, model->layer_count);
+    fputc('}', out);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

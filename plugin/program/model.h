@@ -9,6 +9,8 @@
 
 #include "core/error.h"
 
+struct lf_layer;
+
 #define LF_NAME_MAX       64
 #define LF_LAYER_NAME_MAX 40 // leaves room for "grad/" in front and "/kernel/m" behind
 
@@ -33,22 +35,36 @@ typedef enum lf_init {
 const char *lf_init_name(lf_init init); // "he_normal", …
 bool lf_init_find(const char *name, lf_init *out);
 
-typedef enum lf_layer_kind { LF_LAYER_LINEAR, LF_LAYER_ACTIVATION } lf_layer_kind;
+typedef enum lf_layer_kind {
+    LF_LAYER_LINEAR,
+    LF_LAYER_ACTIVATION,
+    LF_LAYER_DROPOUT,    // in training, zeroes with probability `rate` and scales the rest by 1 / (1 - rate)
+    LF_LAYER_BATCH_NORM, // Ioffe, Szegedy 2015; running statistics serve outside training
+    LF_LAYER_LAYER_NORM, // Ba, Kiros, Hinton 2016
+    LF_LAYER_RESIDUAL,   // the next `span` layers, plus what went into them (through a projection if widths differ)
+} lf_layer_kind;
+const char *lf_layer_kind_name(const struct lf_layer *layer); // "linear", "relu", "batch_norm", …
 
 typedef struct lf_layer {
     lf_layer_kind kind;
     char name[LF_NAME_MAX];   // "linear_1", "relu_1": filled by lf_model_create when empty
-    uint32_t inputs, outputs; // linear; an activation takes its width from the layer before, filled likewise
-    lf_init init;             // linear
+    uint32_t inputs, outputs; // linear and norms; the others take their width from the layer before, filled likewise
+    uint32_t span;            // residual: how many of the following layers are inside, nested ones included
+    lf_init init;             // linear, and the projection of a residual
     lf_activation activation; // activation
     float alpha;              // leaky_relu, elu
+    float rate;               // dropout
+    float eps;                // norms; 1e-5 where 0
+    float momentum;           // batch_norm: weight of the batch in the running statistics; 0.1 where 0
 } lf_layer;
 
 typedef struct lf_param {
     char name[LF_NAME_MAX]; // "linear_1/kernel"
     uint32_t layer;         // index into layers
     uint32_t rows, cols;    // kernel (inputs, outputs); bias: rows 0, cols outputs
-    size_t offset;          // in floats, from the start of the block; a multiple of LF_PARAM_ALIGN
+    size_t offset;          // in floats, from the start of its block; a multiple of LF_PARAM_ALIGN
+    bool state;             // running statistics: in `state`, not in `params`, and no optimizer touches it
+    float start;            // value at first, of what is not drawn: gamma and variance 1, else 0
 } lf_param;
 
 #define LF_PARAM_ALIGN 64 // floats: 256 bytes, at least every device's alignment of bindings
@@ -61,7 +77,10 @@ typedef struct lf_model {
     size_t tensor_count;
     size_t param_count; // trainable numbers
     size_t block_count; // floats in the block, with zero padding between tensors
+    size_t kernel_count; // of these, the first ones, which hold the kernels: what weight decay is for
+    size_t state_count; // floats in the block of running statistics
     float *params;      // [block_count]; the current weights
+    float *state;       // [state_count]
     bool initialised;   // weights were drawn, loaded or trained
 } lf_model;
 
@@ -73,8 +92,9 @@ void lf_model_destroy(lf_model *model);
 // Draws initial weights: a pure function of (seed, tensor index, element).
 void lf_model_init(lf_model *model, uint64_t seed);
 
-// Elements of a tensor.
+// Elements of a tensor, and where they are.
 size_t lf_param_size(const lf_param *tensor);
+float *lf_param_values(const lf_model *model, const lf_param *tensor);
 
 // The definition as JSON, with keys in a fixed order, so that equal models have equal text:
 // {"layers":[{"kind":"linear","name":"linear_1","inputs":784,"outputs":128,"init":"uniform"},{"kind":"relu","name":"relu_1"}]}

@@ -40,7 +40,8 @@ static const char *const regions[] = {
     [LF_REGION_DATA] = "data",       [LF_REGION_TARGETS] = "targets", [LF_REGION_SCALING] = "scaling",
     [LF_REGION_ORDER] = "order",     [LF_REGION_SCHEDULE] = "schedule", [LF_REGION_PARAMS] = "params",
     [LF_REGION_GRADS] = "grads",     [LF_REGION_MOMENTS] = "moments", [LF_REGION_BATCH] = "batch",
-    [LF_REGION_ACTS] = "acts",       [LF_REGION_METRICS] = "metrics",
+    [LF_REGION_ACTS] = "acts",       [LF_REGION_METRICS] = "metrics", [LF_REGION_STATE] = "state",
+    [LF_REGION_TEACHER] = "teacher",
 };
 _Static_assert(COUNT(regions) == LF_REGION_COUNT, "a name for each region");
 
@@ -77,6 +78,18 @@ static const lf_op_info ops[] = {
     [LF_OP_LINEAR_DW] = { "linear_dw", { R("x"), R("dy"), W("dkernel"), W("dbias") } },
     [LF_OP_SGD] = { "sgd", { R("schedule"), R("grads"), RW("params"), RW_OPT("m") } },
     [LF_OP_ADAM] = { "adam", { R("schedule"), R("grads"), RW("params"), RW("m"), RW("v") } },
+    [LF_OP_DROPOUT] = { "dropout", { R("x"), R("schedule"), W("y") } },
+    [LF_OP_ADD] = { "add", { R("a"), R("b"), W("y") } },
+    [LF_OP_LAYER_NORM] = { "layer_norm", { R("x"), R("gamma"), R("beta"), W("stats"), W("y") } },
+    [LF_OP_LAYER_NORM_DX] = { "layer_norm_dx", { R("x"), R("dy"), R("gamma"), R("stats"), W("dx") } },
+    [LF_OP_BATCH_STATS] = { "batch_stats", { R("x"), R("schedule"), RW("mean"), RW("variance"), W("stats") } },
+    [LF_OP_BATCH_NORM] = { "batch_norm", { R("x"), R("gamma"), R("beta"), R("stats"), W("y") } },
+    [LF_OP_BATCH_NORM_DX] = { "batch_norm_dx",
+                              { R("x"), R("dy"), R("gamma"), R("stats"), R("dgamma"), R("dbeta"), R("schedule"), W("dx") } },
+    [LF_OP_NORM_DW] = { "norm_dw", { R("x"), R("dy"), R("stats"), W("dgamma"), W("dbeta") } },
+    [LF_OP_GATHER_ROWS] = { "gather_rows", { R("source"), R("order"), R("schedule"), W("out") } },
+    [LF_OP_DISTILL] = { "distill",
+                        { R("z"), R("label"), R("schedule"), W("metrics"), W_OPT("dz"), R("teacher") } },
 };
 _Static_assert(COUNT(ops) == LF_OP_COUNT, "a row for each operation");
 

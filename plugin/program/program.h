@@ -24,6 +24,8 @@ typedef enum lf_region {
     LF_REGION_BATCH,    // the batch's x and y
     LF_REGION_ACTS,     // activations and their gradients
     LF_REGION_METRICS,  // shaders/abi.h
+    LF_REGION_STATE,    // the model's block of running statistics
+    LF_REGION_TEACHER,  // softened teacher outputs f32 of the resident rows (rows, outputs)
     LF_REGION_COUNT,
 } lf_region;
 const char *lf_region_name(lf_region region);
@@ -55,6 +57,16 @@ typedef enum lf_op_kind {
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
     LF_OP_SGD,
     LF_OP_ADAM, // and adamw, which decays the weights themselves
+    LF_OP_DROPOUT,       // y = x · keep / (1 - rate); keep is drawn by (seed, step, stream, element); its own gradient
+    LF_OP_ADD,           // y = a + b
+    LF_OP_LAYER_NORM,    // y = (x - mean) · rstd · gamma + beta over each row; stats: mean, rstd
+    LF_OP_LAYER_NORM_DX, // gradient to x through the statistics of its row
+    LF_OP_BATCH_STATS,   // stats (2, width): mean and rstd of each column over the batch's rows; running mean, variance
+    LF_OP_BATCH_NORM,    // y = (x - mean) · rstd · gamma + beta; stats by column; all rows, valid or not
+    LF_OP_BATCH_NORM_DX, // gradient to x through the statistics of its column; uses dgamma and dbeta
+    LF_OP_NORM_DW,       // dgamma = column sums of dy · (x - mean) · rstd, dbeta = column sums of dy
+    LF_OP_GATHER_ROWS,   // out[i] = source[order[first + i]], f32 rows; rows past the batch's are zero
+    LF_OP_DISTILL,       // see distill.comp: alpha T² KL(teacher ‖ softmax(z / T)) + (1 - alpha) cross-entropy
     LF_OP_COUNT,
 } lf_op_kind;
 
@@ -67,7 +79,27 @@ enum { LF_LINEAR_DX_DY, LF_LINEAR_DX_KERNEL, LF_LINEAR_DX_SAVED, LF_LINEAR_DX_DX
 enum { LF_LINEAR_DW_X, LF_LINEAR_DW_DY, LF_LINEAR_DW_DKERNEL, LF_LINEAR_DW_DBIAS };
 enum { LF_UPDATE_SCHEDULE, LF_UPDATE_GRADS, LF_UPDATE_PARAMS, LF_UPDATE_M, LF_UPDATE_V }; // sgd (m?, no v) and adam
 
-#define LF_OPERAND_MAX 7
+enum { LF_DROPOUT_X, LF_DROPOUT_SCHEDULE, LF_DROPOUT_Y };
+enum { LF_ADD_A, LF_ADD_B, LF_ADD_Y };
+enum { LF_NORM_X, LF_NORM_GAMMA, LF_NORM_BETA, LF_NORM_STATS, LF_NORM_Y }; // both norms; layer_norm writes its stats?
+enum { LF_LAYER_NORM_DX_X, LF_LAYER_NORM_DX_DY, LF_LAYER_NORM_DX_GAMMA, LF_LAYER_NORM_DX_STATS, LF_LAYER_NORM_DX_DX };
+enum { LF_BATCH_STATS_X, LF_BATCH_STATS_SCHEDULE, LF_BATCH_STATS_MEAN, LF_BATCH_STATS_VARIANCE, LF_BATCH_STATS_STATS };
+enum {
+    LF_BATCH_NORM_DX_X,
+    LF_BATCH_NORM_DX_DY,
+    LF_BATCH_NORM_DX_GAMMA,
+    LF_BATCH_NORM_DX_STATS,
+    LF_BATCH_NORM_DX_DGAMMA,
+    LF_BATCH_NORM_DX_DBETA,
+    LF_BATCH_NORM_DX_SCHEDULE,
+    LF_BATCH_NORM_DX_DX,
+};
+enum { LF_NORM_DW_X, LF_NORM_DW_DY, LF_NORM_DW_STATS, LF_NORM_DW_DGAMMA, LF_NORM_DW_DBETA };
+
+enum { LF_GATHER_ROWS_SOURCE, LF_GATHER_ROWS_ORDER, LF_GATHER_ROWS_SCHEDULE, LF_GATHER_ROWS_OUT };
+enum { LF_DISTILL_TEACHER = LF_LOSS_DZ + 1 }; // distill: the operands of the losses, then the softened teacher
+
+#define LF_OPERAND_MAX 8
 
 typedef struct lf_operand_info {
     const char *role;
@@ -92,6 +124,11 @@ typedef struct lf_op {
     float beta1, beta2, eps;  // adam
     float momentum;           // sgd
     float weight_decay;
+    float rate;               // dropout
+    uint32_t stream;          // dropout: the layer's index in the model
+    bool training;            // batch_stats: of the batch, and the running ones move; else the running ones
+    bool by_row;              // norm_dw: stats by row (layer_norm), not by column
+    float soft_weight, temperature; // distill: alpha and T
     bool decoupled;           // adamw: the decay does not pass through the moments
     bool nesterov;            // sgd
     bool barrier;             // an earlier operation since the last barrier touches the same memory (see hazards.c)
@@ -117,6 +154,10 @@ unsigned lf_optimizer_moments(const lf_optimizer *optimizer); // blocks of state
 
 typedef struct lf_compile_params {
     const lf_model *model;
+    struct {
+        bool on;
+        float alpha, temperature;
+    } distill;              // with cross_entropy: a softened teacher stands beside the labels
     lf_loss loss;           // LF_LOSS_NONE: forward only (predict)
     lf_optimizer optimizer; // kind LF_OPTIMIZER_NONE: load and forward only (evaluate, predict)
     uint32_t batch;         // rows a step
@@ -137,7 +178,7 @@ typedef struct lf_program {
     size_t region_size[LF_REGION_COUNT]; // bytes, a multiple of 256; 0: not used
     lf_tensor_id output;                 // the model's output (batch, outputs), in acts
     // Whole-region tensors that train/ fills and reads; LF_NO_TENSOR where the program has none.
-    lf_tensor_id data, targets, scaling, order, schedule, weights, grads, m, v, metrics;
+    lf_tensor_id data, targets, scaling, order, schedule, weights, grads, m, v, metrics, state, teacher;
 } lf_program;
 
 // Compiles. NULL on failure, with a message that names the option.

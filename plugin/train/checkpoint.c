@@ -18,7 +18,7 @@ bool lf_model_view_init(const lf_model *model, lf_model_file *view, lf_error *er
     }
     for (size_t i = 0; i < model->tensor_count; i++) {
         lf_param *param = &model->tensors[i];
-        view->tensors[i] = (lf_file_tensor){ param->name, param->rows, param->cols, model->params + param->offset };
+        view->tensors[i] = (lf_file_tensor){ param->name, param->rows, param->cols, lf_param_values(model, param) };
     }
     return true;
 }
@@ -83,23 +83,26 @@ bool lf_model_take_weights(lf_model *model, const lf_model_file *file, const cha
     for (size_t i = 0; i < model->tensor_count; i++) {
         const lf_param *param = &model->tensors[i];
         const lf_file_tensor *tensor = match(file->tensors, file->tensor_count, param, "", path, err);
-        memcpy(model->params + param->offset, tensor->values, lf_param_size(param) * sizeof(float));
+        memcpy(lf_param_values(model, param), tensor->values, lf_param_size(param) * sizeof(float));
     }
     model->initialised = true;
     return true;
 }
 
 // The optimizer's state as tensors over blocks of the model's layout: "linear_1/kernel/m", …
-static lf_file_tensor *view_moments(const lf_model *model, unsigned moments, float *blocks)
+static lf_file_tensor *view_moments(const lf_model *model, unsigned moments, float *blocks, size_t *count)
 {
     lf_file_tensor *tensors = calloc(moments * model->tensor_count + 1, sizeof *tensors);
+    *count = 0;
     for (size_t i = 0; tensors && i < moments * model->tensor_count; i++) {
         const lf_param *param = &model->tensors[i / moments];
         unsigned moment = (unsigned)(i % moments);
         char name[LF_NAME_MAX + 8];
+        if (param->state) // no optimizer touches it
+            continue;
         snprintf(name, sizeof name, "%s/%s", param->name, moment_names[moment]);
-        tensors[i] = (lf_file_tensor){ strdup(name), param->rows, param->cols,
-                                       blocks + moment * model->block_count + param->offset };
+        tensors[(*count)++] = (lf_file_tensor){ strdup(name), param->rows, param->cols,
+                                                blocks + moment * model->block_count + param->offset };
     }
     return tensors;
 }
@@ -108,28 +111,43 @@ bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, 
 {
     unsigned moments = lf_optimizer_moments(place->optimizer);
     float *blocks = calloc(moments * model->block_count + 1, sizeof *blocks);
-    lf_file_tensor *tensors = blocks ? view_moments(model, moments, blocks) : NULL;
+    size_t tensor_count = 0;
+    lf_file_tensor *tensors = blocks ? view_moments(model, moments, blocks, &tensor_count) : NULL;
     lf_model_file view = { 0 };
     bool ok = tensors != NULL;
     if (!ok)
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for the checkpoint", path);
     for (unsigned i = 0; ok && i < moments; i++)
         ok = lf_session_read_moments(session, i, blocks + i * model->block_count, err);
-    ok = ok && lf_session_read_weights(session, model->params, err) && lf_model_view_init(model, &view, err);
+    ok = ok && lf_session_read_weights(session, model, err) && lf_model_view_init(model, &view, err);
     if (ok) {
         lf_train_state state = { .optimizer_step = place->step, .epoch = place->epoch, .step = place->step,
                                  .position = place->position, .seed = place->seed, .best = NAN, .moments = tensors,
-                                 .moment_count = moments * model->tensor_count, .options = (char *)place->options };
+                                 .moment_count = tensor_count, .options = (char *)place->options };
         snprintf(state.optimizer, sizeof state.optimizer, "%s", lf_optimizer_name(place->optimizer->kind));
         view.state = &state;
         ok = lf_model_file_write(path, &view, err);
     }
     lf_model_view_finish(&view);
-    for (size_t i = 0; tensors && i < moments * model->tensor_count; i++)
+    for (size_t i = 0; i < tensor_count; i++)
         free(tensors[i].name);
     free(tensors);
     free(blocks);
     return ok;
+}
+
+// The first option that differs in two lists "name value, name value, …".
+static void name_difference(const char *path, const char *written, const char *asked, lf_error *err)
+{
+    size_t same = 0;
+    while (written[same] && written[same] == asked[same])
+        same++;
+    while (same && !(same > 1 && written[same - 1] == ' ' && written[same - 2] == ','))
+        same--;
+    written += same;
+    asked += same;
+    lf_error_set(err, LF_EARG, "%s belongs to another training: it was written with %.*s, but this one has %.*s", path,
+                 (int)strcspn(written, ","), written, (int)strcspn(asked, ","), asked);
 }
 
 lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_place *place, lf_error *err)
@@ -145,8 +163,7 @@ lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_pl
         lf_error_set(err, LF_EARG, "%s was written with optimizer %s, but this training uses %s", path, state->optimizer,
                      optimizer);
     else if (state->options && strcmp(state->options, place->options))
-        lf_error_set(err, LF_EARG, "%s belongs to another training: it was written with %s, but this one has %s", path,
-                     state->options, place->options);
+        name_difference(path, state->options, place->options, err);
     else if (lf_model_take_weights(model, file, path, err)) {
         place->epoch = state->epoch;
         place->step = state->step;
@@ -169,6 +186,8 @@ bool lf_checkpoint_restore(const lf_model_file *file, const lf_model *model, lf_
         snprintf(suffix, sizeof suffix, "/%s", moment_names[moment]);
         for (size_t i = 0; ok && i < model->tensor_count; i++) {
             const lf_param *param = &model->tensors[i];
+            if (param->state)
+                continue;
             const lf_file_tensor *tensor =
                 match(file->state->moments, file->state->moment_count, param, suffix, "checkpoint", err);
             ok = tensor != NULL;

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/random.h"
 
@@ -17,6 +18,7 @@ struct lf_feed {
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
     uint64_t *rows;             // [stretch_rows]
+    float *teacher;             // [stretch_rows * outputs]; NULL without a teacher
     pthread_t reader;
     bool reader_started;
     pthread_mutex_t lock;
@@ -114,6 +116,28 @@ static void set_state(lf_feed *feed, int state)
     pthread_mutex_unlock(&feed->lock);
 }
 
+static size_t teacher_width(const lf_feed *feed)
+{
+    return feed->p.program->tensors[feed->p.program->teacher].cols;
+}
+
+static bool write_teacher(lf_feed *feed, const float *outputs, uint64_t count, lf_error *err)
+{
+    return lf_device_buffer_write(feed->p.device, feed->p.regions->region[LF_REGION_TEACHER], 0, outputs,
+                                  count * teacher_width(feed) * sizeof *outputs, err);
+}
+
+// Those that belong to the window's rows.
+static bool write_window_teacher(lf_feed *feed, uint32_t count, lf_error *err)
+{
+    size_t width = teacher_width(feed);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t row = feed->p.shuffle ? feed->rows[i] : feed->position + i;
+        memcpy(feed->teacher + i * width, feed->p.teacher + row * width, width * sizeof *feed->teacher);
+    }
+    return write_teacher(feed, feed->teacher, count, err);
+}
+
 static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y, size_t count, lf_error *err)
 {
     size_t row = feature_bytes(feed->part), target = target_bytes(feed);
@@ -138,6 +162,7 @@ static bool upload_all(lf_feed *feed, lf_error *err)
         ok = lf_dataset_read_span(feed->p.data, feed->p.part, first, count, x, target ? y : NULL, err) &&
              write_rows(feed, (uint32_t)first, x, y, count, err);
     }
+    ok = ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err));
     free(x);
     free(y);
     return ok;
@@ -149,7 +174,9 @@ static bool start_reader(lf_feed *feed, lf_error *err)
     feed->x = malloc(feed->stretch_rows * feature_bytes(part));
     feed->y = malloc(feed->stretch_rows * target_bytes(feed) + 1);
     feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
-    if (!feed->x || !feed->y || !feed->rows) {
+    if (feed->p.teacher)
+        feed->teacher = calloc(feed->stretch_rows * teacher_width(feed), sizeof *feed->teacher);
+    if (!feed->x || !feed->y || !feed->rows || (feed->p.teacher && !feed->teacher)) {
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for a window of %u rows", part->x_path, feed->stretch_rows);
         return false;
     }
@@ -209,6 +236,7 @@ void lf_feed_destroy(lf_feed *feed)
     free(feed->x);
     free(feed->y);
     free(feed->rows);
+    free(feed->teacher);
     free(feed->order);
     free(feed);
 }
@@ -228,7 +256,8 @@ static bool take_window(lf_feed *feed, uint32_t count, lf_error *err)
         *err = feed->reader_error;
         return false;
     }
-    return write_rows(feed, 0, feed->x, feed->y, count, err);
+    return write_rows(feed, 0, feed->x, feed->y, count, err) &&
+           (!feed->p.teacher || write_window_teacher(feed, count, err));
 }
 
 bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)

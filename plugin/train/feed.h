@@ -12,12 +12,19 @@
 
 typedef struct lf_feed lf_feed;
 
+// Teachers' softened outputs on every row of the training part: see distill.h.
+typedef struct lf_distillation {
+    float alpha, temperature;
+    float *soft; // (rows, outputs): mean over the teachers of softmax(logits / temperature)
+} lf_distillation;
+
 typedef struct lf_feed_params {
     lf_dataset *data; // borrowed
     lf_part_id part;
     const lf_program *program;   // borrowed; its rows and positions are the window and the most rows of a stretch
     lf_device *device;           // borrowed
     const lf_bindings *regions;  // borrowed; `order`, `data` and `targets` are written
+    const float *teacher;        // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
     bool shuffle;
     uint64_t seed;               // with shuffle: the order of a pass is a function of (seed, pass, position)
     uint64_t pass, position;     // where to start

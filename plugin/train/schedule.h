@@ -1,16 +1,61 @@
-// Rows of the schedule region: what differs from step to step. session.c calls this.
+// Learning rates, and the rows of the schedule region, which hold what differs from step to step. session.c and train.c
+// call this; binding/ fills lf_schedule from a script.
 #ifndef LF_TRAIN_SCHEDULE_H
 #define LF_TRAIN_SCHEDULE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "core/error.h"
 #include "program/program.h"
 
-// Fills the rates of training step `step` (from 0): lr and, for the adams, the bias corrections of update step + 1.
-void lf_schedule_rates(const lf_optimizer *optimizer, uint64_t step, struct lf_schedule_row *row);
+typedef enum lf_schedule_kind {
+    LF_SCHEDULE_CONSTANT,
+    LF_SCHEDULE_STEP,        // lr · gamma^⌊t / every⌋
+    LF_SCHEDULE_MULTISTEP,   // lr · gamma^(milestones at or before t)
+    LF_SCHEDULE_EXPONENTIAL, // lr · gamma^t
+    LF_SCHEDULE_COSINE,      // final + (lr - final) · (1 + cos(π t / T)) / 2; Loshchilov, Hutter 2017, without restarts
+    LF_SCHEDULE_LINEAR,      // lr + (final - lr) · t / T
+    LF_SCHEDULE_ONE_CYCLE,   // cosines from lr / div up to lr over `rise` of T, then down to final; Smith, Topin 2018
+    LF_SCHEDULE_PLATEAU,     // lr · factor^n, n counted by the training: see lf_plateau
+    LF_SCHEDULE_COUNT,
+} lf_schedule_kind;
 
-// The learning rate at a step.
-double lf_schedule_lr(const lf_optimizer *optimizer, uint64_t step);
+#define LF_MILESTONE_MAX 16
+
+// t counts steps, or epochs, from the end of the warm-up; T is the length of the whole training without it.
+typedef struct lf_schedule {
+    lf_schedule_kind kind;
+    bool per_epoch;
+    double warmup;         // steps (or epochs) over which the rate rises linearly from lr / warmup to lr
+    double final;          // rate at the end: cosine, linear, one_cycle
+    double gamma;          // step, multistep, exponential
+    uint64_t every;        // step
+    uint64_t milestones[LF_MILESTONE_MAX]; // multistep; ascending
+    unsigned milestone_count;
+    double rise, div;      // one_cycle
+    double factor;         // plateau
+    unsigned patience;     // plateau: epochs without a better value before the rate falls
+    double threshold;      // plateau: better means below best · (1 - threshold)
+} lf_schedule;
+
+const char *lf_schedule_name(lf_schedule_kind kind);
+bool lf_schedule_find(const char *name, lf_schedule_kind *out);
+lf_schedule lf_schedule_default(lf_schedule_kind kind); // PyTorch's defaults where it has them
+bool lf_schedule_check(const lf_schedule *schedule, lf_error *err);
+
+// Lengths of the training that the schedule spans.
+typedef struct lf_span {
+    uint64_t steps, epoch_steps; // in all; in an epoch
+} lf_span;
+
+// The learning rate of a step, from 0.
+double lf_schedule_lr(const lf_schedule *schedule, double lr, const lf_span *span, uint64_t step);
+
+struct lf_schedule_row; // shaders/abi.h
+
+// Fills a row's rates for training step `step` (from 0) at learning rate `lr`; for the adams with the bias corrections
+// of update step + 1.
+void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t step, struct lf_schedule_row *row);
 
 #endif

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "train/schedule.h"
+#include "abi.h"
 
 // A stretch's schedule, order and metrics take about 24 bytes a row on the device.
 enum { STRETCH_ROWS = 1 << 20 };
@@ -25,6 +25,7 @@ struct lf_session {
     uint64_t step;           // training steps done
     float *metrics;          // [steps of a stretch * batch * LF_METRIC_COUNT]
     struct lf_schedule_row *schedule;
+    double lr_scale;
     double step_seconds;     // measured; 0: not yet
     unsigned probes;
 };
@@ -34,6 +35,11 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static size_t block_bytes(const lf_session *s)
+{
+    return s->p.model->block_count * sizeof(float);
 }
 
 static bool check_targets(const lf_session_params *p, const lf_part *part, lf_error *err)
@@ -86,9 +92,20 @@ static bool compile(lf_session *s, lf_error *err)
     uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
     s->program = lf_program_compile(&(lf_compile_params){ .model = p->model, .loss = p->loss, .optimizer = p->optimizer,
                                                           .batch = p->batch, .stored = s->part->stored, .rows = window,
+                                                          .distill = { p->distillation != NULL,
+                                                                       p->distillation ? p->distillation->alpha : 0,
+                                                                       p->distillation ? p->distillation->temperature : 0 },
                                                           .positions = positions, .steps = positions / p->batch },
                                     err);
     return s->program != NULL;
+}
+
+static bool write_weights(lf_session *s, lf_error *err)
+{
+    const lf_model *model = s->p.model;
+    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, model->params, block_bytes(s), err) &&
+           (!model->state_count || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_STATE], 0, model->state,
+                                                          model->state_count * sizeof(float), err));
 }
 
 // Memory that the system grants and then does not have would end the process, or another one.
@@ -111,7 +128,7 @@ static bool create_regions(lf_session *s, lf_error *err)
         size_t size = s->program->region_size[i];
         if (!size)
             continue;
-        if (i == LF_REGION_PARAMS && s->p.weights) {
+        if ((i == LF_REGION_PARAMS || i == LF_REGION_STATE) && s->p.weights) {
             s->regions.region[i] = s->p.weights->regions.region[i];
             continue;
         }
@@ -134,8 +151,7 @@ static bool create_regions(lf_session *s, lf_error *err)
     size_t row = features * sizeof(float);
     return lf_device_buffer_write(s->p.device, scaling, 0, s->part->scale, row, err) &&
            lf_device_buffer_write(s->p.device, scaling, row, s->part->offset, row, err) &&
-           (s->p.weights || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, s->p.model->params,
-                                                   s->p.model->block_count * sizeof(float), err));
+           (s->p.weights || write_weights(s, err));
 }
 
 lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
@@ -150,6 +166,7 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->p = *params;
     s->part = lf_dataset_part(params->data, params->part, err);
     s->step = params->step;
+    s->lr_scale = 1;
     if (!compile(s, err) || !check_memory(s, err) || !create_regions(s, err))
         goto error;
     s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
@@ -158,7 +175,8 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data, .part = params->part, .program = s->program,
                                                 .device = params->device, .regions = &s->regions,
                                                 .shuffle = params->shuffle, .seed = params->seed, .pass = params->pass,
-                                                .position = params->position, .passes = params->passes },
+                                                .position = params->position, .passes = params->passes,
+                                                .teacher = params->distillation ? params->distillation->soft : NULL },
                              err);
     if (!s->feed)
         goto error;
@@ -200,8 +218,13 @@ static bool load_stretch(lf_session *s, lf_error *err)
         struct lf_schedule_row *row = &s->schedule[i + 1]; // row 0 is the header
         *row = (struct lf_schedule_row){ .first = first, .rows = left < s->p.batch ? left : s->p.batch };
         row->inv_rows = 1 / (float)row->rows;
-        lf_schedule_rates(&s->p.optimizer, s->step + i, row);
+        double lr = s->p.optimizer.lr;
+        if (s->p.schedule)
+            lr = lf_schedule_lr(s->p.schedule, lr, &s->p.span, s->step + i);
+        lf_schedule_rates(&s->p.optimizer, lr * s->lr_scale, s->step + i, row);
     }
+    *(struct lf_schedule_header *)s->schedule =
+        (struct lf_schedule_header){ .seed_low = (uint32_t)s->p.seed, .seed_high = (uint32_t)(s->p.seed >> 32) };
     return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_SCHEDULE], 0, s->schedule,
                                   (steps + 1) * sizeof *s->schedule, err);
 }
@@ -252,6 +275,11 @@ static bool run_piece(lf_session *s, uint32_t steps, lf_piece *piece, lf_error *
     return true;
 }
 
+void lf_session_scale_lr(lf_session *s, double scale)
+{
+    s->lr_scale = scale;
+}
+
 bool lf_session_pass_done(const lf_session *s)
 {
     return s->stretch_done == s->stretch.rows && s->stretch.position + s->stretch.rows == s->part->rows;
@@ -298,14 +326,11 @@ void lf_piece_add(const lf_piece *piece, lf_sums *sums)
     }
 }
 
-static size_t block_bytes(const lf_session *s)
+bool lf_session_read_weights(lf_session *s, lf_model *model, lf_error *err)
 {
-    return s->p.model->block_count * sizeof(float);
-}
-
-bool lf_session_read_weights(lf_session *s, float *params, lf_error *err)
-{
-    return lf_device_buffer_read(s->p.device, params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s), err);
+    return lf_device_buffer_read(s->p.device, model->params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s), err) &&
+           (!model->state_count || lf_device_buffer_read(s->p.device, model->state, s->regions.region[LF_REGION_STATE], 0,
+                                                         model->state_count * sizeof(float), err));
 }
 
 static size_t moment_offset(const lf_session *s, unsigned moment)

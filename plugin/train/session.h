@@ -9,6 +9,7 @@
 #include "device/device.h"
 #include "io/dataset.h"
 #include "train/feed.h"
+#include "train/schedule.h"
 
 typedef struct lf_session lf_session;
 
@@ -19,6 +20,9 @@ typedef struct lf_session_params {
     lf_part_id part;
     lf_loss loss;
     lf_optimizer optimizer;    // kind LF_OPTIMIZER_NONE: nothing is updated
+    const lf_schedule *schedule; // of the learning rate; borrowed; NULL: constant
+    lf_span span;              // that it covers
+    const lf_distillation *distillation; // borrowed; NULL: none
     uint32_t batch;
     bool shuffle;
     uint64_t seed;
@@ -51,6 +55,8 @@ bool lf_session_check(const lf_session_params *params, lf_error *err);
 // Runs the rest of the current pass, at most `limit` steps of it and `piece` steps a submission (0: sized so that one
 // takes less than half a second), and calls `done` after each submission, when the device is idle.
 bool lf_session_run(lf_session *session, uint64_t limit, uint32_t piece, lf_piece_fn *done, void *user, lf_error *err);
+// From the next stretch on, learning rates are multiplied by `scale`.
+void lf_session_scale_lr(lf_session *session, double scale);
 bool lf_session_pass_done(const lf_session *session); // the next step starts a pass
 
 // Sums over rows, in order.
@@ -61,7 +67,8 @@ typedef struct lf_sums {
 lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step); // of one step, counted within the piece
 void lf_piece_add(const lf_piece *piece, lf_sums *sums);            // of all its steps
 
-bool lf_session_read_weights(lf_session *session, float *params, lf_error *err);                   // [block_count]
+// Into the model's params and state.
+bool lf_session_read_weights(lf_session *session, lf_model *model, lf_error *err);
 bool lf_session_read_moments(lf_session *session, unsigned moment, float *block, lf_error *err);   // [block_count]
 bool lf_session_write_moments(lf_session *session, unsigned moment, const float *block, lf_error *err);
 bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err);      // (count, outputs)

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "core/hash.h"
 #include "train/checkpoint.h"
-#include "train/schedule.h"
+#include "train/distill.h"
+#include "train/identity.h"
 #include "train/session.h"
 
 typedef struct training {
@@ -17,7 +17,12 @@ typedef struct training {
     lf_train_result *result;
     lf_device *device;
     lf_session *session, *validation;
+    lf_distillation distillation;
+    double lr_scale;              // of a plateau schedule
+    double plateau_best;
+    unsigned plateau_epochs;      // without a better value
     uint64_t rows, epoch_steps, total_steps;
+    lf_span span; // of the whole training: max_steps cuts it short without changing its rates
     lf_train_place place;
     uint64_t first_step;          // where this run began; more than 0 after a resume
     lf_sums epoch_sums;
@@ -119,12 +124,29 @@ static bool validation_done(void *user, const lf_piece *piece, lf_error *err)
 
 static bool digest_weights(training *t, char hex[65], lf_error *err)
 {
-    return lf_session_read_weights(t->session, t->p->model->params, err) && lf_model_digest(t->p->model, hex, err);
+    return lf_session_read_weights(t->session, t->p->model, err) && lf_model_digest(t->p->model, hex, err);
 }
 
 static bool save_checkpoint(training *t, lf_error *err)
 {
     return !t->p->checkpoint || lf_checkpoint_save(t->p->checkpoint, t->p->model, t->session, &t->place, err);
+}
+
+// The rate falls when the loss (the validation's, if there is one) has not become better for `patience` epochs, as
+// PyTorch's ReduceLROnPlateau does.
+static void follow_plateau(training *t, double loss)
+{
+    const lf_schedule *s = &t->p->schedule;
+    if (s->kind != LF_SCHEDULE_PLATEAU)
+        return;
+    if (loss < t->plateau_best * (1 - s->threshold)) {
+        t->plateau_best = loss;
+        t->plateau_epochs = 0;
+    } else if (++t->plateau_epochs > s->patience) {
+        t->lr_scale *= s->factor;
+        t->plateau_epochs = 0;
+        lf_session_scale_lr(t->session, t->lr_scale);
+    }
 }
 
 static bool end_epoch(training *t, bool *go_on, lf_error *err)
@@ -134,7 +156,7 @@ static bool end_epoch(training *t, bool *go_on, lf_error *err)
     lf_epoch epoch = { .epoch = t->place.epoch + (t->epoch_sums.rows > 0), .step = t->place.step,
                        .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows, .accuracy = accuracy(p, &t->epoch_sums),
                        .val_loss = (double)NAN, .val_accuracy = (double)NAN,
-                       .lr = lf_schedule_lr(&p->optimizer, t->place.step - 1) };
+                       .lr = t->lr_scale * lf_schedule_lr(&p->schedule, p->optimizer.lr, &t->span, t->place.step - 1) };
     if (t->validation) {
         lf_sums sums = { 0 };
         if (!lf_session_run(t->validation, UINT64_MAX, 0, validation_done, &sums, err))
@@ -150,6 +172,7 @@ static bool end_epoch(training *t, bool *go_on, lf_error *err)
     }
     t->epoch_sums = (lf_sums){ 0 };
     t->epoch_seconds = 0;
+    follow_plateau(t, t->validation ? epoch.val_loss : epoch.loss);
     if (!save_checkpoint(t, err))
         return false;
     err->code = LF_OK;
@@ -225,51 +248,7 @@ static bool check(const lf_train_params *p, lf_error *err)
         lf_error_set(err, LF_EARG, "batch and epochs must be at least 1, not %u and %" PRIu64, p->batch, p->epochs);
         return false;
     }
-    return lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
-}
-
-// A digest of some rows, spread over the part: a resume on other data is found out without reading all of it.
-static bool sample_rows(const lf_train_params *p, const lf_part *part, char hex[65], lf_error *err)
-{
-    enum { SAMPLES = 64 };
-    uint64_t rows[SAMPLES];
-    size_t count = part->rows < SAMPLES ? (size_t)part->rows : SAMPLES;
-    size_t x_size = count * part->features * lf_dtype_size(part->stored), y_size = count * part->outputs * 4;
-    for (size_t i = 0; i < count; i++)
-        rows[i] = i * (part->rows - 1) / (count > 1 ? count - 1 : 1);
-    void *x = malloc(x_size), *y = malloc(y_size + 1);
-    lf_hash *hash = lf_hash_create(err);
-    bool ok = x && y && hash && lf_dataset_read(p->data, p->part, rows, count, x, y_size ? y : NULL, err);
-    if (!x || !y)
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, count);
-    if (ok) {
-        lf_hash_update(hash, x, x_size);
-        lf_hash_update(hash, y, y_size);
-        lf_hash_update(hash, part->scale, part->features * sizeof *part->scale);
-        lf_hash_update(hash, part->offset, part->features * sizeof *part->offset);
-        lf_hash_finish(hash, hex);
-    }
-    lf_hash_destroy(hash);
-    free(x);
-    free(y);
-    return ok;
-}
-
-// What must be the same for a resumed training to be the one that was interrupted.
-static bool describe(training *t, const lf_part *part, lf_error *err)
-{
-    const lf_train_params *p = t->p;
-    char data[65] = "";
-    if ((p->checkpoint || p->resume) && !sample_rows(p, part, data, err))
-        return false;
-    data[16] = 0; // enough to tell data sets apart in a message
-    const lf_optimizer *o = &p->optimizer;
-    snprintf(t->place.options, sizeof t->place.options,
-             "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
-             ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g",
-             data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, t->rows, o->lr, (double)o->momentum, o->nesterov,
-             (double)o->beta1, (double)o->beta2, (double)o->eps, (double)o->weight_decay);
-    return true;
+    return lf_distillation_check(p, err) && lf_schedule_check(&p->schedule, err) && lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
 }
 
 static bool open_sessions(training *t, const lf_part *part, lf_error *err)
@@ -278,6 +257,9 @@ static bool open_sessions(training *t, const lf_part *part, lf_error *err)
     const lf_part *validation = p->validation ? lf_dataset_part(p->validation, p->validation_part, err) : NULL;
     lf_session_params train = session_params(p), evaluate = validation_params(p);
     train.device = evaluate.device = t->device;
+    train.schedule = &p->schedule;
+    train.span = t->span;
+    train.distillation = p->teacher_count ? &t->distillation : NULL;
     train.budget = evaluate.budget = row_budget(t, part, validation);
     train.pass = evaluate.pass = t->place.epoch;
     train.position = t->place.position;
@@ -298,11 +280,12 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
     t->rows = part->rows;
     t->epoch_steps = (part->rows + p->batch - 1) / p->batch;
     t->total_steps = p->epochs * t->epoch_steps;
+    t->span = (lf_span){ t->total_steps, t->epoch_steps };
     if (p->max_steps && p->max_steps < t->total_steps)
         t->total_steps = p->max_steps;
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
-    if (!describe(t, part, err))
+    if ((p->checkpoint || p->resume) && !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
         return false;
     if (p->resume && !(*resumed = lf_checkpoint_load(p->resume, p->model, &t->place, err)))
         return false;
@@ -314,6 +297,8 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
     if (!p->model->initialised)
         lf_model_init(p->model, p->seed);
     t->first_step = t->place.step;
+    if (p->teacher_count && !lf_distillation_init(&t->distillation, p, err))
+        return false;
     t->device = lf_device_open(p->device, err);
     if (!t->device)
         return false;
@@ -345,7 +330,7 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
     memset(result, 0, sizeof *result);
     if (!check(params, err))
         return false;
-    training t = { .p = params, .result = result };
+    training t = { .p = params, .result = result, .lr_scale = 1, .plateau_best = HUGE_VAL };
     lf_model_file *resumed = NULL;
     bool ok = begin(&t, &resumed, err);
     lf_model_file_destroy(resumed);
@@ -357,7 +342,7 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
             leave_checkpoint(&t, err);
         // After a failure too: the weights that were reached are the caller's. Its own error is the one to tell.
         lf_error failure;
-        if (!lf_session_read_weights(t.session, params->model->params, &failure) && ok) {
+        if (!lf_session_read_weights(t.session, params->model, &failure) && ok) {
             *err = failure;
             ok = false;
         }
@@ -370,6 +355,7 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
         result->dispatches = t.device->dispatches;
     }
     free(t.losses);
+    lf_distillation_finish(&t.distillation);
     lf_session_destroy(t.validation); // it borrows the training's weights
     lf_session_destroy(t.session);
     lf_device_close(t.device);

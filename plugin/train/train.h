@@ -10,6 +10,7 @@
 #include "device/device.h"
 #include "io/dataset.h"
 #include "program/program.h"
+#include "train/schedule.h"
 
 // Values of an epoch; NaN where there is none (accuracy of mse, validation without a part).
 typedef struct lf_epoch {
@@ -45,6 +46,10 @@ typedef struct lf_train_params {
     lf_part_id validation_part;
     lf_loss loss;
     lf_optimizer optimizer;
+    lf_schedule schedule;   // of the learning rate
+    const lf_model *const *teachers; // for distillation with cross_entropy; borrowed
+    unsigned teacher_count; // 0: none
+    float alpha, temperature;
     uint32_t batch;
     uint64_t epochs, seed;
     uint64_t max_steps;     // 0: no limit

@@ -87,6 +87,9 @@ static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *
         snprintf(info->unavailable, sizeof info->unavailable, "no queue that computes");
     else if (!timeline.timelineSemaphore)
         snprintf(info->unavailable, sizeof info->unavailable, "no timeline semaphores");
+    else if (p->limits.maxPerStageDescriptorStorageBuffers < LF_OPERAND_MAX)
+        snprintf(info->unavailable, sizeof info->unavailable, "a shader may use %u storage buffers, and %u are needed",
+                 p->limits.maxPerStageDescriptorStorageBuffers, LF_OPERAND_MAX);
     return !info->unavailable[0];
 }
 
@@ -136,7 +139,7 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
                              .sweep_lanes = 128,
                              .sweep_items = 1,
                              .gather_lanes = 64,
-                             .loss_lanes = 32 };
+                             .row_lanes = 32 };
     else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
         *tiles = (vk_tiles){ .texel = true,
                              .lanes = subgroup,
@@ -146,7 +149,7 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
                              .sweep_lanes = 128,
                              .sweep_items = 4,
                              .gather_lanes = subgroup,
-                             .loss_lanes = 1 };
+                             .row_lanes = 1 };
 }
 
 static bool open_queue(vk_device *dev, lf_error *err)

@@ -52,11 +52,12 @@ typedef struct vk_kernel {
 // How the kernels are cut for a kind of device. Sizes are specialization constants.
 typedef struct vk_tiles {
     bool texel;            // read through texel buffers
-    uint32_t lanes, bands; // workgroup of a product
-    uint32_t rows, quads;  // of a product that an invocation owns; rows a multiple of 4
+    uint32_t lanes, bands; // workgroup of a product, and of work on columns; bands a power of two
+    uint32_t rows, quads;  // of a product that an invocation owns; rows a multiple of 4, also of elementwise work on
+                           // columns
     uint32_t sweep_lanes, sweep_items;
     uint32_t gather_lanes; // invocations on a row of the batch
-    uint32_t loss_lanes;   // on a row of a loss
+    uint32_t row_lanes;    // on a row of a loss or of a layer_norm; a power of two
 } vk_tiles;
 
 // ---- the device

@@ -32,9 +32,20 @@ static const spirv codes[][2] = {
     [LF_OP_LINEAR_DW] = BOTH(linear_dw),
     [LF_OP_SGD] = BOTH(sgd),
     [LF_OP_ADAM] = BOTH(adam),
+    [LF_OP_DROPOUT] = BOTH(dropout),
+    [LF_OP_ADD] = BOTH(add),
+    [LF_OP_LAYER_NORM] = BOTH(layer_norm),
+    [LF_OP_LAYER_NORM_DX] = BOTH(layer_norm_dx),
+    [LF_OP_BATCH_STATS] = BOTH(batch_stats),
+    [LF_OP_BATCH_NORM] = BOTH(batch_norm),
+    [LF_OP_BATCH_NORM_DX] = BOTH(batch_norm_dx),
+    [LF_OP_NORM_DW] = BOTH(norm_dw),
+    [LF_OP_GATHER_ROWS] = BOTH(gather_rows),
+    [LF_OP_DISTILL] = BOTH(distill),
     [KERNEL_ADVANCE] = BOTH(advance),
 };
 _Static_assert(sizeof codes / sizeof *codes == KERNEL_COUNT, "code for each kernel");
+_Static_assert(LF_OPERAND_MAX == 8, "shaders/common.glsl counts the texel buffers from the same number");
 
 const char *vk_kernel_name(unsigned kernel)
 {

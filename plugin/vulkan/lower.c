@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "abi.h"
+#include "core/random.h"
 #include "vulkan/internal.h"
 
 static uint32_t divide_up(uint64_t n, uint32_t by)
@@ -125,28 +126,115 @@ static void set_sweep(const vk_device *dev, vk_call *call, uint32_t quads)
     set_groups(dev, call, divide_up(quads, dev->tiles.sweep_lanes * dev->tiles.sweep_items));
 }
 
-static void lower_activation(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+static void lower_elementwise(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     set_sweep(dev, call, divide_up((uint64_t)op->rows * op->outputs, 4));
-    call->spec[2] = op->activation;
-    call->push[2] = float_bits(op->alpha);
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         use(call, prog, op, i, VIEW_FLOAT4);
 }
 
+static void lower_activation(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    lower_elementwise(dev, prog, op, call);
+    call->spec[2] = op->activation;
+    call->push[2] = float_bits(op->alpha);
+}
+
+static void lower_dropout(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    lower_elementwise(dev, prog, op, call);
+    use(call, prog, op, LF_DROPOUT_SCHEDULE, VIEW_WORD4);
+    call->push[2] = float_bits(op->rate);
+    call->push[3] = float_bits(1 / (1 - op->rate));
+    call->push[4] = op->stream;
+    call->push[5] = LF_STREAM_DROPOUT;
+}
+
+// Work on rows of the batch; see lanes.glsl.
+static void set_rows(const vk_device *dev, const lf_op *op, vk_call *call)
+{
+    uint32_t lanes = dev->tiles.row_lanes, width = dev->tiles.sweep_lanes;
+    call->spec[0] = width;
+    call->spec[1] = lanes;
+    call->push[1] = op->rows;
+    call->push[2] = op->outputs;
+    set_groups(dev, call, divide_up((uint64_t)op->rows * lanes, width));
+}
+
 static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    uint32_t lanes = dev->tiles.loss_lanes, width = dev->tiles.sweep_lanes;
     use(call, prog, op, LF_LOSS_Z, VIEW_FLOAT);
     use(call, prog, op, LF_LOSS_TARGET, op->kind == LF_OP_MSE ? VIEW_FLOAT : VIEW_WORD);
     use(call, prog, op, LF_LOSS_SCHEDULE, VIEW_WORD4);
     use(call, prog, op, LF_LOSS_METRICS, VIEW_FLOAT);
     use(call, prog, op, LF_LOSS_DZ, VIEW_FLOAT);
-    const uint32_t spec[] = { width, lanes, op->operands[LF_LOSS_DZ] != LF_NO_TENSOR };
-    const uint32_t push[] = { 0, op->rows, op->outputs };
-    memcpy(call->spec, spec, sizeof spec);
-    memcpy(call->push, push, sizeof push);
-    set_groups(dev, call, divide_up((uint64_t)op->rows * lanes, width));
+    if (op->kind == LF_OP_DISTILL)
+        use(call, prog, op, LF_DISTILL_TEACHER, VIEW_FLOAT);
+    set_rows(dev, op, call);
+    call->spec[2] = op->operands[LF_LOSS_DZ] != LF_NO_TENSOR;
+    call->push[3] = float_bits(op->soft_weight);
+    call->push[4] = float_bits(op->temperature);
+}
+
+static void lower_layer_norm(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        use(call, prog, op, i, VIEW_FLOAT);
+    set_rows(dev, op, call);
+    call->push[3] = float_bits(op->eps);
+}
+
+// Work on columns; see columns.glsl. `share`: neighbouring rows of an invocation, 0: the bands share all rows.
+static void set_columns(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call, uint32_t share)
+{
+    const vk_tiles *tiles = &dev->tiles;
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        use(call, prog, op, i, float_view(op->outputs));
+    call->spec[0] = tiles->lanes;
+    call->spec[1] = tiles->bands;
+    call->spec[2] = op->outputs % 4 == 0;
+    call->push[1] = op->rows;
+    call->push[2] = op->outputs;
+    call->groups[0] = divide_up(op->outputs, tiles->lanes * 4);
+    call->groups[1] = share ? divide_up(op->rows, tiles->bands * share) : 1;
+}
+
+static void lower_batch_stats(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_columns(dev, prog, op, call, 0);
+    use(call, prog, op, LF_BATCH_STATS_SCHEDULE, VIEW_WORD4);
+    call->spec[3] = op->training;
+    call->push[3] = float_bits(op->eps);
+    call->push[4] = float_bits(op->momentum);
+}
+
+static void lower_norm_dw(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_columns(dev, prog, op, call, 0);
+    if (op->by_row)
+        use(call, prog, op, LF_NORM_DW_STATS, VIEW_FLOAT);
+    call->spec[3] = op->by_row;
+}
+
+static void lower_batch_norm(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_columns(dev, prog, op, call, dev->tiles.rows);
+    if (op->kind == LF_OP_BATCH_NORM_DX)
+        use(call, prog, op, LF_BATCH_NORM_DX_SCHEDULE, VIEW_WORD4);
+    call->spec[3] = dev->tiles.rows;
+}
+
+static void lower_gather_rows(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    use(call, prog, op, LF_GATHER_ROWS_SOURCE, float_view(op->outputs));
+    use(call, prog, op, LF_GATHER_ROWS_ORDER, VIEW_WORD);
+    use(call, prog, op, LF_GATHER_ROWS_SCHEDULE, VIEW_WORD4);
+    use(call, prog, op, LF_GATHER_ROWS_OUT, VIEW_FLOAT);
+    call->spec[0] = dev->tiles.gather_lanes;
+    call->spec[1] = op->outputs % 4 == 0;
+    call->push[1] = op->rows;
+    call->push[2] = op->outputs;
+    set_groups(dev, call, op->rows);
 }
 
 // Part `part` of the sweep over the optimizer's block.
@@ -223,8 +311,32 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
     case LF_OP_ACTIVATION_DX:
         lower_activation(dev, prog, op, call);
         break;
+    case LF_OP_ADD:
+        lower_elementwise(dev, prog, op, call);
+        break;
+    case LF_OP_DROPOUT:
+        lower_dropout(dev, prog, op, call);
+        break;
+    case LF_OP_LAYER_NORM:
+    case LF_OP_LAYER_NORM_DX:
+        lower_layer_norm(dev, prog, op, call);
+        break;
+    case LF_OP_BATCH_STATS:
+        lower_batch_stats(dev, prog, op, call);
+        break;
+    case LF_OP_BATCH_NORM:
+    case LF_OP_BATCH_NORM_DX:
+        lower_batch_norm(dev, prog, op, call);
+        break;
+    case LF_OP_NORM_DW:
+        lower_norm_dw(dev, prog, op, call);
+        break;
+    case LF_OP_GATHER_ROWS:
+        lower_gather_rows(dev, prog, op, call);
+        break;
     case LF_OP_CROSS_ENTROPY:
     case LF_OP_MSE:
+    case LF_OP_DISTILL:
         lower_loss(dev, prog, op, call);
         break;
     case LF_OP_SGD:

@@ -7,13 +7,22 @@
 static const test_training small = {
     "33-65-31-7", { LINEAR(33, 65), ACTIVATION(LF_ACT_RELU), LINEAR(65, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 7) }, 5,
     LF_LOSS_CROSS_ENTROPY, { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 100, 32, 20,
-    LF_U8,
+    .stored = LF_U8,
 };
 
 // Wide enough that every operation is cut into several blocks.
 static const test_training wide = {
     "784-256-100", { LINEAR(784, 256), ACTIVATION(LF_ACT_TANH), LINEAR(256, 100) }, 3, LF_LOSS_CROSS_ENTROPY,
-    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128, 20, LF_U8,
+    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128, 20, .stored = LF_U8,
+};
+
+// Every layer, and wide enough for several blocks of each operation; the last batch of a pass is short.
+static const test_training layered = {
+    "every layer",
+    { BATCH_NORM(33), LINEAR(33, 300), BATCH_NORM(300), ACTIVATION(LF_ACT_SILU), DROPOUT(.5f), RESIDUAL(4), LAYER_NORM(300),
+      LINEAR(300, 300), ACTIVATION(LF_ACT_RELU), DROPOUT(.25f), LINEAR(300, 100) },
+    11, LF_LOSS_CROSS_ENTROPY, { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128,
+    20, .stored = LF_U8, .soft_weight = .5f, .temperature = 3,
 };
 
 typedef void run_fn(test_trainer *trainer);
@@ -36,8 +45,8 @@ static void assert_equal_bits(lf_device *a, run_fn *run_a, lf_device *b, run_fn 
     assert_int_equal(size, again);
     for (size_t i = 0; i < size; i++)
         if (one[i] != other[i])
-            fail_msg("%s on %s and %s: byte %zu of weights, moments and metrics is %02x and %02x", training->what, a->info.id,
-                     b->info.id, i, one[i], other[i]);
+            fail_msg("%s on %s and %s: byte %zu of weights, statistics, moments and metrics is %02x and %02x",
+                     training->what, a->info.id, b->info.id, i, one[i], other[i]);
     free(one);
     free(other);
 }
@@ -70,12 +79,14 @@ static void two_runs_give_equal_bits(void **state)
     (void)state;
     assert_equal_bits(device, trainer_run, device, trainer_run, &small);
     assert_equal_bits(device, trainer_run, device, trainer_run, &wide);
+    assert_equal_bits(device, trainer_run, device, trainer_run, &layered);
 }
 
 static void one_submission_of_n_steps_is_n_submissions_of_one(void **state)
 {
     (void)state;
     assert_equal_bits(device, trainer_run, device, step_by_step, &small);
+    assert_equal_bits(device, trainer_run, device, step_by_step, &layered);
 }
 
 static void submissions_need_no_wait_between_them(void **state)
@@ -88,6 +99,7 @@ static void phases_one_after_the_other_are_all_at_once(void **state)
 {
     (void)state;
     assert_equal_bits(device, trainer_run, device, phase_by_phase, &small);
+    assert_equal_bits(device, trainer_run, device, phase_by_phase, &layered);
 }
 
 static void a_device_opened_twice_gives_equal_bits(void **state)
@@ -243,6 +255,7 @@ static void any_number_of_threads_gives_equal_bits(void **state)
             fail_msg("%s", err.text);
         assert_int_equal(other->info.units, threads);
         assert_equal_bits(device, trainer_run, other, trainer_run, &wide);
+        assert_equal_bits(device, trainer_run, other, trainer_run, &layered);
         lf_device_close(other);
     }
     setenv("LAVAFLOW_THREADS", before, 1);
@@ -269,6 +282,7 @@ static void any_instruction_set_gives_equal_bits(void **state)
             training.steps = 5;
             training.what = variants[i]->variant;
             assert_equal_bits(device, trainer_run, other, trainer_run, &training);
+            assert_equal_bits(device, trainer_run, other, trainer_run, &layered);
             lf_device_close(other);
         }
 }

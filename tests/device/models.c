@@ -8,29 +8,53 @@
 #define ADAMW(...) { .kind = LF_OPTIMIZER_ADAMW, .lr = .01, .beta1 = .9f, .beta2 = .99f, .eps = 1e-3f, __VA_ARGS__ }
 
 static const test_training trainings[] = {
-    { "one linear layer", { LINEAR(7, 3) }, 1, LF_LOSS_CROSS_ENTROPY, SGD(.momentum = 0), 40, 16, 3, LF_F32 },
+    { "one linear layer", { LINEAR(7, 3) }, 1, LF_LOSS_CROSS_ENTROPY, SGD(.momentum = 0), 40, 16, 3, .stored = LF_F32 },
     { "relu, cross-entropy, adam", { LINEAR(20, 16), ACTIVATION(LF_ACT_RELU), LINEAR(16, 4) }, 3, LF_LOSS_CROSS_ENTROPY,
-      ADAM(.weight_decay = 0), 65, 33, 3, LF_U8 },
+      ADAM(.weight_decay = 0), 65, 33, 3, .stored = LF_U8 },
     { "tanh and gelu, mse, adamw",
       { LINEAR(12, 8), ACTIVATION(LF_ACT_TANH), LINEAR(8, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 3) }, 5, LF_LOSS_MSE,
-      ADAMW(.weight_decay = .1f), 100, 64, 3, LF_F32 },
+      ADAMW(.weight_decay = .1f), 100, 64, 3, .stored = LF_F32 },
     { "activations alone, first and last",
       { ACTIVATION(LF_ACT_SIGMOID), ACTIVATION(LF_ACT_SILU), LINEAR(5, 7), ACTIVATION(LF_ACT_RELU), ACTIVATION(LF_ACT_TANH),
         LINEAR(7, 3), ACTIVATION(LF_ACT_SOFTPLUS), ACTIVATION(LF_ACT_ELU) }, 8, LF_LOSS_MSE,
-      SGD(.momentum = .9f, .nesterov = true), 31, 7, 6, LF_I16 },
+      SGD(.momentum = .9f, .nesterov = true), 31, 7, 6, .stored = LF_I16 },
     { "linear on linear, leaky_relu, adam with decay",
       { LINEAR(33, 65), LINEAR(65, 31), ACTIVATION(LF_ACT_LEAKY_RELU), LINEAR(31, 7), ACTIVATION(LF_ACT_SILU) }, 5,
-      LF_LOSS_CROSS_ENTROPY, ADAM(.weight_decay = .05f), 128, 31, 5, LF_I8 },
+      LF_LOSS_CROSS_ENTROPY, ADAM(.weight_decay = .05f), 128, 31, 5, .stored = LF_I8 },
     { "one row at a time", { LINEAR(1, 1), ACTIVATION(LF_ACT_ELU), LINEAR(1, 2) }, 3, LF_LOSS_CROSS_ENTROPY,
-      SGD(.weight_decay = .1f), 5, 1, 7, LF_U16 },
+      SGD(.weight_decay = .1f), 5, 1, 7, .stored = LF_U16 },
     { "784-128-10", { LINEAR(784, 128), ACTIVATION(LF_ACT_RELU), LINEAR(128, 10) }, 3, LF_LOSS_CROSS_ENTROPY,
-      ADAM(.weight_decay = 0), 100, 64, 2, LF_U8 },
+      ADAM(.weight_decay = 0), 100, 64, 2, .stored = LF_U8 },
+    { "layer norm, first and between",
+      { LAYER_NORM(20), LINEAR(20, 33), LAYER_NORM(33), ACTIVATION(LF_ACT_GELU), LINEAR(33, 4), LAYER_NORM(4) }, 6,
+      LF_LOSS_CROSS_ENTROPY, ADAM(.weight_decay = 0), 65, 33, 3, .stored = LF_U8 },
+    { "batch norm, first, between and last",
+      { BATCH_NORM(12), LINEAR(12, 31), BATCH_NORM(31), ACTIVATION(LF_ACT_SILU), LINEAR(31, 7), ACTIVATION(LF_ACT_TANH),
+        BATCH_NORM(7), LINEAR(7, 3), BATCH_NORM(3) }, 9, LF_LOSS_MSE, SGD(.momentum = .9f), 100, 64, 4, .stored = LF_F32 },
+    { "dropout, first and between",
+      { DROPOUT(.2f), LINEAR(33, 65), ACTIVATION(LF_ACT_RELU), DROPOUT(.5f), LINEAR(65, 31), DROPOUT(.1f),
+        ACTIVATION(LF_ACT_TANH), LINEAR(31, 7) }, 8, LF_LOSS_CROSS_ENTROPY, ADAMW(.weight_decay = .1f), 128, 31, 5,
+      .stored = LF_I8 },
+    { "residuals, one in another, with projections and without",
+      { RESIDUAL(5), LINEAR(16, 16), ACTIVATION(LF_ACT_TANH), RESIDUAL(2), LINEAR(16, 31), ACTIVATION(LF_ACT_GELU),
+        RESIDUAL(3), LAYER_NORM(31), LINEAR(31, 31), ACTIVATION(LF_ACT_SILU), LINEAR(31, 5), RESIDUAL(1), LINEAR(5, 5) },
+      13, LF_LOSS_CROSS_ENTROPY, SGD(.momentum = .9f), 65, 32, 4, .stored = LF_F32 },
+    { "distillation", { LINEAR(20, 16), ACTIVATION(LF_ACT_TANH), LINEAR(16, 10) }, 3, LF_LOSS_CROSS_ENTROPY,
+      ADAM(.weight_decay = 0), 65, 33, 3, .stored = LF_U8, .soft_weight = .75f, .temperature = 3 },
+    { "every layer",
+      { BATCH_NORM(33), LINEAR(33, 64), ACTIVATION(LF_ACT_GELU), DROPOUT(.25f), RESIDUAL(4), LAYER_NORM(64), LINEAR(64, 65),
+        ACTIVATION(LF_ACT_TANH), DROPOUT(.5f), BATCH_NORM(65), LINEAR(65, 7) }, 11, LF_LOSS_CROSS_ENTROPY,
+      ADAM(.weight_decay = .01f), 100, 64, 4, .stored = LF_U16, .soft_weight = .5f, .temperature = 2 },
+    { "every layer, evaluate",
+      { BATCH_NORM(33), LINEAR(33, 64), ACTIVATION(LF_ACT_GELU), DROPOUT(.25f), RESIDUAL(4), LAYER_NORM(64), LINEAR(64, 65),
+        ACTIVATION(LF_ACT_TANH), DROPOUT(.5f), BATCH_NORM(65), LINEAR(65, 7) }, 11, LF_LOSS_CROSS_ENTROPY,
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, .stored = LF_U16 },
     { "evaluate", { LINEAR(65, 33), ACTIVATION(LF_ACT_GELU), LINEAR(33, 10) }, 3, LF_LOSS_CROSS_ENTROPY,
-      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_I32 },
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, .stored = LF_I32 },
     { "evaluate, mse", { LINEAR(65, 33), ACTIVATION(LF_ACT_SOFTPLUS), LINEAR(33, 10) }, 3, LF_LOSS_MSE,
-      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_U32 },
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, .stored = LF_U32 },
     { "predict", { LINEAR(65, 33), ACTIVATION(LF_ACT_GELU), LINEAR(33, 10) }, 3, LF_LOSS_NONE,
-      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, LF_F32 },
+      { .kind = LF_OPTIMIZER_NONE }, 100, 64, 2, .stored = LF_F32 },
 };
 
 // The largest |value|, so that a bound can be relative to a whole tensor: small gradients are differences of large terms.
@@ -84,6 +108,7 @@ static void every_program_trains_as_the_oracle_does(void **state)
         compare(trainings[i].what, &got, &want, got.program->output, 1e-4);
         compare(trainings[i].what, &got, &want, got.program->metrics, 1e-4);
         compare(trainings[i].what, &got, &want, got.program->weights, 1e-4);
+        compare(trainings[i].what, &got, &want, got.program->state, 1e-4);
         compare(trainings[i].what, &got, &want, got.program->m, 1e-4);
         compare(trainings[i].what, &got, &want, got.program->v, 1e-4);
         trainer_finish(&want);

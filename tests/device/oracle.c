@@ -26,6 +26,20 @@ static test_training make_training(lf_activation first, lf_activation second, lf
     };
 }
 
+// By the central difference of fourth order, whose error is of h⁴: norms of so few rows bend the loss sharply.
+static double slope_of_loss(test_trainer *t, double *weights, size_t at)
+{
+    static const double factors[] = { 1, -8, 8, -1 }, places[] = { -2, -1, 1, 2 }; // of 1 / 12 h, and of h
+    double weight = weights[at], h = 1e-4, sum = 0;
+    for (size_t i = 0; i < COUNT(places); i++) {
+        weights[at] = weight + places[i] * h;
+        rig_put(&t->rig, t->program->weights, weights);
+        sum += factors[i] * mean_loss(t);
+    }
+    weights[at] = weight;
+    return sum / (12 * h);
+}
+
 static void check_gradients(const test_training *training)
 {
     test_trainer t;
@@ -41,14 +55,7 @@ static void check_gradients(const test_training *training)
         double most = 0;
         for (size_t e = 0; e < lf_param_size(param); e++) {
             size_t at = param->offset + e;
-            double weight = weights[at], h = 1e-5;
-            weights[at] = weight + h;
-            rig_put(&t.rig, t.program->weights, weights);
-            double above = mean_loss(&t);
-            weights[at] = weight - h;
-            rig_put(&t.rig, t.program->weights, weights);
-            double below = mean_loss(&t), slope = (above - below) / (2 * h);
-            weights[at] = weight;
+            double slope = slope_of_loss(&t, weights, at);
             most = fmax(most, fabs(grads[at]));
             if (!(fabs(slope - grads[at]) <= 1e-8))
                 fail_msg("%s with %s and %s: gradient of %s[%zu]: %.12g, but the loss changes by %.12g, bound 1e-8",
@@ -59,6 +66,11 @@ static void check_gradients(const test_training *training)
     }
     free(weights);
     trainer_finish(&t);
+}
+
+static bool is_blank(const lf_layer *layer)
+{
+    return layer->kind == LF_LAYER_LINEAR && !layer->inputs;
 }
 
 static void gradients_are_the_slopes_of_the_loss(void **state)
@@ -86,6 +98,52 @@ static void gradients_pass_activations_that_stand_alone(void **state)
             .optimizer = { .kind = LF_OPTIMIZER_SGD, .lr = .1 },
             .rows = ROWS, .batch = BATCH, .steps = 1, .stored = LF_F32,
         };
+        check_gradients(&training);
+    }
+}
+
+// Layers whose gradients pass through the statistics of their rows or columns, a mask that stays while the step does, or
+// two ways at once. A bias is not directly in front of a batch norm, which takes it away again.
+static void gradients_pass_every_layer(void **state)
+{
+    (void)state;
+    static const lf_layer models[][TRAINER_LAYERS] = {
+        { LAYER_NORM(5), LINEAR(5, 7), LAYER_NORM(7), ACTIVATION(LF_ACT_TANH), LINEAR(7, OUTPUTS) },
+        { LINEAR(5, 7), ACTIVATION(LF_ACT_GELU), LAYER_NORM(7), LAYER_NORM(7), LINEAR(7, OUTPUTS), LAYER_NORM(OUTPUTS) },
+        { BATCH_NORM(5), LINEAR(5, 7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
+        { LINEAR(5, 7), ACTIVATION(LF_ACT_SILU), BATCH_NORM(7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
+        { RESIDUAL(2), LINEAR(5, 5), ACTIVATION(LF_ACT_TANH), LINEAR(5, OUTPUTS) },
+        { LINEAR(5, 6), RESIDUAL(2), LINEAR(6, 7), ACTIVATION(LF_ACT_GELU), LINEAR(7, OUTPUTS) },
+        { RESIDUAL(5), LINEAR(5, 6), ACTIVATION(LF_ACT_SILU), RESIDUAL(1), LINEAR(6, 6), LINEAR(6, OUTPUTS) },
+        { RESIDUAL(3), ACTIVATION(LF_ACT_TANH), RESIDUAL(1), LINEAR(5, 6), ACTIVATION(LF_ACT_SILU), LINEAR(6, OUTPUTS) },
+        { DROPOUT(.25f), LINEAR(5, 9), DROPOUT(.5f), ACTIVATION(LF_ACT_TANH), DROPOUT(.25f), LINEAR(9, OUTPUTS) },
+        { BATCH_NORM(5), RESIDUAL(6), LINEAR(5, 7), ACTIVATION(LF_ACT_GELU), DROPOUT(.25f), LAYER_NORM(7), RESIDUAL(1),
+          LINEAR(7, 7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
+    };
+    for (size_t i = 0; i < COUNT(models); i++)
+        for (lf_loss loss = LF_LOSS_CROSS_ENTROPY; loss < LF_LOSS_COUNT; loss++) {
+            char what[32];
+            test_training training = make_training(LF_ACT_TANH, LF_ACT_TANH, loss);
+            snprintf(what, sizeof what, "model %zu", i);
+            training.what = what;
+            memcpy(training.layers, models[i], sizeof models[i]);
+            for (training.layer_count = 0; training.layer_count < TRAINER_LAYERS; training.layer_count++)
+                if (is_blank(&models[i][training.layer_count]))
+                    break;
+            check_gradients(&training);
+        }
+}
+
+static const float distillations[][2] = { { 0, 2 }, { .25f, 4 }, { .75f, .5f }, { 1, 3 } }; // weight, temperature
+
+static void gradients_are_the_slopes_of_distillation(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(distillations); i++) {
+        test_training training = make_training(LF_ACT_TANH, LF_ACT_SILU, LF_LOSS_CROSS_ENTROPY);
+        training.what = "distillation";
+        training.soft_weight = distillations[i][0];
+        training.temperature = distillations[i][1];
         check_gradients(&training);
     }
 }
@@ -156,6 +214,53 @@ static void losses_are_the_textbooks(void **state)
         }
         for (uint32_t i = ROWS; i < BATCH; i++)
             assert_true(metrics[i][LF_METRIC_LOSS] == 0 && metrics[i][LF_METRIC_HIT] == 0);
+        trainer_finish(&t);
+    }
+}
+
+// α T² Σ p log(p / q) + (1 - α) cross-entropy, with q = softmax(z / T) and 0 log 0 = 0.
+static double textbook_distillation(const double *z, const double *p, uint32_t label, double alpha, double temperature)
+{
+    double sum = 0, soft_sum = 0, divergence = 0;
+    for (uint32_t j = 0; j < OUTPUTS; j++) {
+        sum += exp(z[j]);
+        soft_sum += exp(z[j] / temperature);
+    }
+    for (uint32_t j = 0; j < OUTPUTS; j++)
+        divergence += p[j] > 0 ? p[j] * log(p[j] / (exp(z[j] / temperature) / soft_sum)) : 0;
+    return alpha * temperature * temperature * divergence - (1 - alpha) * log(exp(z[label]) / sum);
+}
+
+static void distillation_is_the_textbooks(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < COUNT(distillations); c++) {
+        test_training training = make_training(LF_ACT_TANH, LF_ACT_TANH, LF_LOSS_CROSS_ENTROPY);
+        training.soft_weight = distillations[c][0];
+        training.temperature = distillations[c][1];
+        test_trainer t;
+        double z[BATCH][OUTPUTS], teacher[ROWS][OUTPUTS], labels[ROWS], order[ROWS], metrics[BATCH][LF_METRIC_COUNT];
+        trainer_init(&t, oracle, &training, true);
+        rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_FORWARD, 1);
+        rig_get(&t.rig, t.program->output, z[0]);
+        rig_get(&t.rig, t.program->teacher, teacher[0]);
+        rig_get(&t.rig, t.program->targets, labels);
+        rig_get(&t.rig, t.program->order, order);
+        rig_get(&t.rig, t.program->metrics, metrics[0]);
+        for (uint32_t i = 0; i < BATCH; i++) {
+            uint32_t row = i < ROWS ? (uint32_t)order[i] : 0, best = 0;
+            double want = 0, hit = 0;
+            for (uint32_t j = 0; j < OUTPUTS; j++)
+                best = z[i][j] > z[i][best] ? j : best;
+            if (i < ROWS) {
+                want = textbook_distillation(z[i], teacher[row], (uint32_t)labels[row], (double)training.soft_weight,
+                                             (double)training.temperature);
+                hit = best == (uint32_t)labels[row];
+            }
+            if (!(fabs(metrics[i][LF_METRIC_LOSS] - want) < 1e-13) || metrics[i][LF_METRIC_HIT] != hit)
+                fail_msg("distillation of weight %g at %g, row %u: %.17g instead of %.17g", (double)training.soft_weight,
+                         (double)training.temperature, i, metrics[i][LF_METRIC_LOSS], want);
+        }
         trainer_finish(&t);
     }
 }
@@ -234,6 +339,9 @@ int main(void)
         cmocka_unit_test(losses_are_the_textbooks),
         cmocka_unit_test(gradients_are_the_slopes_of_the_loss),
         cmocka_unit_test(gradients_pass_activations_that_stand_alone),
+        cmocka_unit_test(gradients_pass_every_layer),
+        cmocka_unit_test(gradients_are_the_slopes_of_distillation),
+        cmocka_unit_test(distillation_is_the_textbooks),
         cmocka_unit_test(optimizers_are_the_textbooks),
     };
     device = oracle = lf_device_open("cpu", &err);

@@ -1,17 +1,17 @@
 // Trainings repeated from fixtures/pytorch.h5, which PyTorch wrote in float64 (make_pytorch.py says what it holds): the
-// losses of 100 steps and the weights after them. test_parity DEVICE.
+// losses of 100 steps, the weights and running statistics after them, and then the loss of each row. test_parity DEVICE.
 #include <hdf5.h>
 
 #include "trainer.h"
 
-enum { SKIPPED = 77, STEPS = 100, LAYERS_MAX = 4, FORMULA_STRIDE = 97 };
+enum { SKIPPED = 77, STEPS = 100, FORMULA_STRIDE = 97 };
 
 static hid_t file;
 
 typedef struct parity_case {
     const char *name;
-    uint32_t widths[LAYERS_MAX + 1], linears, rows, formula;
-    char text[128]; // the last text attribute that was read
+    uint32_t formula;
+    char text[256]; // the last text attribute that was read
     test_training training;
 } parity_case;
 
@@ -76,29 +76,44 @@ static void read_optimizer(parity_case *c)
     optimizer->weight_decay = (float)read_double(c, "weight_decay");
 }
 
+// "linear 20 16", "layer_norm 16", "residual 2", "relu".
+static lf_layer read_layer(const char *text)
+{
+    char kind[32];
+    uint32_t first = 0, second = 0;
+    lf_activation activation;
+    assert_true(sscanf(text, "%31s %u %u", kind, &first, &second) >= 1);
+    if (!strcmp(kind, "linear"))
+        return (lf_layer)LINEAR(first, second);
+    if (!strcmp(kind, "layer_norm"))
+        return (lf_layer)LAYER_NORM(first);
+    if (!strcmp(kind, "batch_norm"))
+        return (lf_layer)BATCH_NORM(first);
+    if (!strcmp(kind, "residual"))
+        return (lf_layer)RESIDUAL(first);
+    if (!lf_activation_find(kind, &activation))
+        fail_msg("layer \"%s\" is none that this test knows", text);
+    return (lf_layer){ .kind = LF_LAYER_ACTIVATION, .activation = activation,
+                       .alpha = lf_activation_default_alpha(activation) };
+}
+
 static void read_case(parity_case *c)
 {
     test_training *training = &c->training;
+    char *rest = NULL;
     training->what = c->name;
-    read_attribute(c->name, "widths", H5T_NATIVE_UINT32, c->widths);
-    char *rest = NULL, *name;
-    lf_activation activation;
-    read_text(c, "activations");
-    for (name = strtok_r(c->text, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
-        assert_true(lf_activation_find(name, &activation));
-        training->layers[training->layer_count++] = (lf_layer)LINEAR(c->widths[c->linears], c->widths[c->linears + 1]);
-        training->layers[training->layer_count++] =
-            (lf_layer){ .kind = LF_LAYER_ACTIVATION, .activation = activation,
-                        .alpha = lf_activation_default_alpha(activation) };
-        c->linears++;
+    read_text(c, "layers");
+    for (const char *text = strtok_r(c->text, "|", &rest); text; text = strtok_r(NULL, "|", &rest)) {
+        assert_true(training->layer_count < TRAINER_LAYERS);
+        training->layers[training->layer_count++] = read_layer(text);
     }
-    training->layers[training->layer_count++] = (lf_layer)LINEAR(c->widths[c->linears], c->widths[c->linears + 1]);
-    c->linears++;
     assert_true(lf_loss_find(read_text(c, "loss"), &training->loss));
     read_optimizer(c);
     training->rows = read_uint(c, "rows");
     training->batch = read_uint(c, "batch");
     training->steps = STEPS;
+    training->soft_weight = (float)read_double(c, "soft_weight");
+    training->temperature = (float)read_double(c, "temperature");
     c->formula = read_uint(c, "formula");
     training->stored = c->formula ? LF_U8 : LF_F32;
 }
@@ -148,42 +163,38 @@ static void put_rows(const parity_case *c, test_trainer *t)
     rig_put(&t->rig, t->program->targets, y);
     rig_put(&t->rig, t->program->scaling, scaling);
     rig_put(&t->rig, t->program->order, order);
+    if (t->program->teacher != LF_NO_TENSOR) {
+        double *teacher = read_values(c->name, "teacher", rig_elements(t->program, t->program->teacher));
+        rig_put(&t->rig, t->program->teacher, teacher);
+        free(teacher);
+    }
     free(x);
     free(y);
     free(scaling);
     free(order);
 }
 
-// Which parameter of which linear layer a tensor of the model is, in the fixture's words.
-static void parameter_path(const test_trainer *t, size_t tensor, const char *part, char path[64])
-{
-    const char *slash = strchr(t->model->tensors[tensor].name, '/');
-    assert_non_null(slash);
-    snprintf(path, 64, "%s/%zu%s", part, tensor / 2, slash);
-}
-
 static void put_weights(const parity_case *c, test_trainer *t)
 {
-    const lf_model *model = t->model;
-    double *block = calloc(model->block_count, sizeof *block);
-    assert_non_null(block);
-    for (size_t p = 0; p < model->tensor_count; p++) {
-        size_t count = lf_param_size(&model->tensors[p]);
-        double *at = block + model->tensors[p].offset;
-        if (c->formula) {
-            double inputs = c->widths[p / 2];
-            for (uint32_t i = 0; i < count; i++)
-                at[i] = (float)((mix(i + ((16 + (uint32_t)p) << 20)) / 2147483648. - 1) / sqrt(inputs));
-        } else {
-            char path[64];
-            parameter_path(t, p, "initial", path);
-            double *values = read_values(c->name, path, count);
-            memcpy(at, values, count * sizeof *at);
-            free(values);
-        }
+    lf_model *model = t->model;
+    lf_model_init(model, 1); // running statistics as they are at first; the weights follow
+    for (uint32_t p = 0; p < model->tensor_count; p++) {
+        const lf_param *param = &model->tensors[p];
+        float *at = lf_param_values(model, param);
+        uint32_t count = (uint32_t)lf_param_size(param);
+        double inputs = model->layers[param->layer].inputs;
+        for (uint32_t i = 0; c->formula && i < count; i++)
+            at[i] = (float)((mix(i + ((16 + p) << 20)) / 2147483648. - 1) / sqrt(inputs));
+        if (c->formula || param->state)
+            continue;
+        char path[LF_NAME_MAX + 16];
+        snprintf(path, sizeof path, "initial/%s", param->name);
+        double *values = read_values(c->name, path, count);
+        for (uint32_t i = 0; i < count; i++)
+            at[i] = (float)values[i];
+        free(values);
     }
-    rig_put(&t->rig, t->program->weights, block);
-    free(block);
+    rig_put_model(&t->rig, model);
 }
 
 static void check_losses(const parity_case *c, const test_trainer *t, double bound)
@@ -207,30 +218,72 @@ static void check_losses(const parity_case *c, const test_trainer *t, double bou
     free(want);
 }
 
-// Relative to the largest weight of the tensor.
+// The trained weights and running statistics, relative to the largest of the tensor.
 static void check_weights(const parity_case *c, const test_trainer *t, double bound)
 {
     const lf_model *model = t->model;
-    double *block = calloc(model->block_count, sizeof *block);
-    assert_non_null(block);
-    rig_get(&t->rig, t->program->weights, block);
+    double *weights = calloc(model->block_count + model->state_count, sizeof *weights), *running = weights + model->block_count;
+    assert_non_null(weights);
+    rig_get(&t->rig, t->program->weights, weights);
+    if (model->state_count)
+        rig_get(&t->rig, t->program->state, running);
     for (size_t p = 0; p < model->tensor_count; p++) {
-        char path[64];
-        size_t stride = c->formula && model->tensors[p].rows ? FORMULA_STRIDE : 1;
-        size_t count = (lf_param_size(&model->tensors[p]) + stride - 1) / stride;
-        parameter_path(t, p, "final", path);
+        const lf_param *param = &model->tensors[p];
+        const double *got = (param->state ? running : weights) + param->offset;
+        char path[LF_NAME_MAX + 16];
+        size_t stride = c->formula && param->rows ? FORMULA_STRIDE : 1;
+        size_t count = (lf_param_size(param) + stride - 1) / stride;
+        snprintf(path, sizeof path, "final/%s", param->name);
         double *want = read_values(c->name, path, count), most = 0;
         for (size_t i = 0; i < count; i++)
             most = fmax(most, fabs(want[i]));
-        for (size_t i = 0; i < count; i++) {
-            double got = block[model->tensors[p].offset + i * stride];
-            if (!(fabs(got - want[i]) <= bound * most))
+        for (size_t i = 0; i < count; i++)
+            if (!(fabs(got[i * stride] - want[i]) <= bound * most))
                 fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, t->rig.dev->info.id, path, i,
-                         got, want[i], bound, most);
-        }
+                         got[i * stride], want[i], bound, most);
         free(want);
     }
-    free(block);
+    free(weights);
+}
+
+static void copy_values(const test_rig *from, lf_tensor_id source, test_rig *to, lf_tensor_id target)
+{
+    if (source == LF_NO_TENSOR)
+        return;
+    double *values = calloc(rig_elements(from->program, source), sizeof *values);
+    assert_non_null(values);
+    rig_get(from, source, values);
+    rig_put(to, target, values);
+    free(values);
+}
+
+// Another program with the trained weights: batch norms take their running statistics, and the loss is that of the labels.
+static void check_evaluation(const parity_case *c, const test_trainer *trained, bool in_float64, double bound)
+{
+    test_training evaluation = c->training;
+    uint32_t rows = evaluation.rows;
+    evaluation.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE };
+    evaluation.temperature = 0;
+    evaluation.steps = (rows + evaluation.batch - 1) / evaluation.batch;
+    test_trainer t;
+    trainer_init(&t, trained->rig.dev, &evaluation, in_float64);
+    put_rows(c, &t);
+    copy_values(&trained->rig, trained->program->weights, &t.rig, t.program->weights);
+    copy_values(&trained->rig, trained->program->state, &t.rig, t.program->state);
+    trainer_run(&t);
+    double *metrics = calloc(rig_elements(t.program, t.program->metrics), sizeof *metrics);
+    double *want = read_values(c->name, "evaluation", rows);
+    assert_non_null(metrics);
+    rig_get(&t.rig, t.program->metrics, metrics);
+    for (uint32_t i = 0; i < rows; i++) { // batches are whole but the last, so row i stands at i
+        double got = metrics[(size_t)i * LF_METRIC_COUNT + LF_METRIC_LOSS];
+        if (!(fabs(got - want[i]) <= bound * fmax(1, want[i])))
+            fail_msg("%s on %s, evaluated: loss of row %u is %.9g, PyTorch's %.9g, bound %g", c->name, t.rig.dev->info.id, i,
+                     got, want[i], bound);
+    }
+    free(metrics);
+    free(want);
+    trainer_finish(&t);
 }
 
 static void check_case(const char *name, lf_device *dev, bool in_float64, double bound)
@@ -244,10 +297,12 @@ static void check_case(const char *name, lf_device *dev, bool in_float64, double
     trainer_run(&t);
     check_losses(&c, &t, bound);
     check_weights(&c, &t, bound);
+    check_evaluation(&c, &t, in_float64, bound);
     trainer_finish(&t);
 }
 
-static const char *const cases[] = { "adam", "adam_decay", "adamw", "sgd", "momentum", "nesterov", "digits" };
+static const char *const cases[] = { "adam", "adam_decay", "adamw", "sgd", "momentum", "nesterov", "digits",
+                                    "layer_norm", "batch_norm", "residual", "distill" };
 
 static void the_oracle_trains_as_pytorch_does(void **state)
 {

@@ -17,27 +17,6 @@ static const op_shape few_shapes[] = { { 7, 31, 33 }, { 65, 10, 128 }, { 1, 64, 
 // Sums of products are scaled to about 1, so an error of rounding is some 1e-7 times the root of their length.
 #define BOUND 2e-5
 
-typedef struct op_scales {
-    double scale[LF_OPERAND_MAX]; // of what the operation reads, by the operand's number
-} op_scales;
-
-static void put_schedule(test_rig *rig)
-{
-    struct lf_schedule_row row = { .rows = rig->program->ops[0].rows, .inv_rows = 1 }, rows[ONE_OP_STEPS] = { row, row, row };
-    rig_put_schedule(rig, 0, rows, ONE_OP_STEPS);
-}
-
-static void fill_scaled(test_rig *rig, const void *context)
-{
-    const op_scales *scales = context;
-    const lf_op *op = &rig->program->ops[0];
-    const lf_op_info *info = lf_op_info_of(op->kind);
-    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
-        if (op->operands[i] != LF_NO_TENSOR && info->operands[i].read && op->operands[i] != rig->program->schedule)
-            rig_put_normal(rig, op->operands[i], i + 1, scales->scale[i]);
-    put_schedule(rig);
-}
-
 static const char *describe(const lf_op *op, const char *more)
 {
     static char text[128];
@@ -136,7 +115,7 @@ static void fill_activation(test_rig *rig, const void *context)
 {
     (void)context;
     rig_put_normal(rig, rig->program->ops[0].operands[LF_ACTIVATION_X], 5, 3);
-    put_schedule(rig);
+    one_op_put_schedule(rig, NULL, rig->program->ops[0].rows);
 }
 
 static void check_activation(uint32_t rows, uint32_t width, lf_activation activation)
@@ -158,7 +137,7 @@ static void fill_activation_dx(test_rig *rig, const void *context)
     const lf_op *op = &rig->program->ops[0];
     rig_put_normal(rig, op->operands[LF_ACTIVATION_DX_DY], 6, 1);
     fill_saved(rig, op->operands[LF_ACTIVATION_DX_SAVED], op->activation, op->alpha);
-    put_schedule(rig);
+    one_op_put_schedule(rig, NULL, rig->program->ops[0].rows);
 }
 
 static void check_activation_dx(uint32_t rows, uint32_t width, lf_activation activation)
@@ -230,7 +209,7 @@ static void fill_extremes(test_rig *rig, const void *context)
     (void)context;
     double values[8] = { -1e4, 1e4, -100, 100, -30, 30, 0, (double)NAN };
     rig_put(rig, rig->program->ops[0].operands[LF_ACTIVATION_X], values);
-    put_schedule(rig);
+    one_op_put_schedule(rig, NULL, rig->program->ops[0].rows);
 }
 
 static void activations_keep_their_limits_and_nan(void **state)

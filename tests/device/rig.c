@@ -103,21 +103,48 @@ void rig_put_normal(test_rig *rig, lf_tensor_id id, uint32_t seed, double scale)
     free(values);
 }
 
+static void put_block(test_rig *rig, lf_tensor_id id, const float *block, size_t count)
+{
+    double *values = must(malloc(count * sizeof *values));
+    for (size_t i = 0; i < count; i++)
+        values[i] = (double)block[i];
+    rig_put(rig, id, values);
+    free(values);
+}
+
 void rig_put_model(test_rig *rig, const lf_model *model)
 {
-    double *values = must(malloc(model->block_count * sizeof *values));
-    for (size_t i = 0; i < model->block_count; i++)
-        values[i] = (double)model->params[i];
-    rig_put(rig, rig->program->weights, values);
+    put_block(rig, rig->program->weights, model->params, model->block_count);
+    if (model->state_count)
+        put_block(rig, rig->program->state, model->state, model->state_count);
+}
+
+void rig_put_teacher(test_rig *rig, lf_tensor_id id)
+{
+    const double unit = 65536;
+    const lf_tensor *tensor = &rig->program->tensors[id];
+    double *values = must(malloc(rig_elements(rig->program, id) * sizeof *values));
+    for (size_t i = 0; i < tensor->rows; i++) {
+        double *row = values + i * tensor->cols, sum = 0, rest = unit;
+        for (size_t j = 0; j < tensor->cols; j++)
+            sum += row[j] = pow((double)lf_uniform(91, LF_STREAM_INIT, 0, i * tensor->cols + j), 4);
+        for (size_t j = 0; j < tensor->cols; j++) {
+            row[j] = j == i % 3 ? 0 : floor(unit * row[j] / sum);
+            rest -= row[j];
+            row[j] /= unit;
+        }
+        row[(i + 1) % tensor->cols] += rest / unit;
+    }
+    rig_put(rig, id, values);
     free(values);
 }
 
 void rig_put_schedule(test_rig *rig, uint32_t counter, const struct lf_schedule_row *rows, uint32_t count)
 {
     lf_error err;
-    uint32_t header[LF_SCHEDULE_HEADER_WORDS] = { counter };
+    struct lf_schedule_header header = { .counter = counter, .seed_low = RIG_SEED_LOW, .seed_high = RIG_SEED_HIGH };
     lf_buffer *schedule = rig->regions.region[LF_REGION_SCHEDULE];
-    CHECK(lf_device_buffer_write(rig->dev, schedule, 0, header, sizeof header, &err), err);
+    CHECK(lf_device_buffer_write(rig->dev, schedule, 0, &header, sizeof header, &err), err);
     CHECK(lf_device_buffer_write(rig->dev, schedule, sizeof header, rows, count * sizeof *rows, &err), err);
 }
 
@@ -205,7 +232,7 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
                              .params = { .batch = op.rows, .rows = 1, .positions = ONE_OP_POSITIONS(op.rows), .steps = ONE_OP_STEPS,
                                          .oracle = in_float64 } };
     program->output = program->data = program->targets = program->scaling = program->order = program->weights =
-        program->grads = program->m = program->v = program->metrics = LF_NO_TENSOR;
+        program->grads = program->m = program->v = program->metrics = program->state = program->teacher = LF_NO_TENSOR;
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         one->op.operands[i] = LF_NO_TENSOR;
     program->schedule = add_tensor(one, "schedule", LF_REGION_SCHEDULE, LF_U32, ONE_OP_STEPS + 1, LF_SCHEDULE_ROW_WORDS);
@@ -216,6 +243,26 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
     for (unsigned i = 0; i < LF_OPERAND_MAX && info->operands[i].role; i++)
         if (!strcmp(info->operands[i].role, "schedule"))
             one->op.operands[i] = program->schedule;
+}
+
+void one_op_put_schedule(test_rig *rig, const lf_optimizer *optimizer, uint32_t rows)
+{
+    static const lf_optimizer none = { .kind = LF_OPTIMIZER_NONE };
+    optimizer = optimizer ? optimizer : &none;
+    struct lf_schedule_row wrong = schedule_row(optimizer, 0, 1, 9), table[ONE_OP_STEPS] = { wrong, wrong, wrong };
+    table[ONE_OP_COUNTER] = schedule_row(optimizer, ONE_OP_FIRST, rows, ONE_OP_TRAINING_STEP);
+    rig_put_schedule(rig, ONE_OP_COUNTER, table, ONE_OP_STEPS);
+}
+
+void fill_scaled(test_rig *rig, const void *context)
+{
+    const op_scales *scales = context;
+    const lf_op *op = &rig->program->ops[0];
+    const lf_op_info *info = lf_op_info_of(op->kind);
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        if (op->operands[i] != LF_NO_TENSOR && info->operands[i].read && op->operands[i] != rig->program->schedule)
+            rig_put_normal(rig, op->operands[i], i + 1, scales->scale[i]);
+    one_op_put_schedule(rig, NULL, scales->rows ? scales->rows : op->rows);
 }
 
 // Marks the bytes of a region that the operation may write: its tensors up to the next multiple of 256.

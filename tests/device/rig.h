@@ -39,9 +39,15 @@ void rig_put(test_rig *rig, lf_tensor_id tensor, const double *values);
 void rig_get(const test_rig *rig, lf_tensor_id tensor, double *values);
 // Normal numbers times `scale`, a pure function of (seed, tensor); the same values whatever the precision.
 void rig_put_normal(test_rig *rig, lf_tensor_id tensor, uint32_t seed, double scale);
-void rig_put_model(test_rig *rig, const lf_model *model);
+void rig_put_model(test_rig *rig, const lf_model *model); // its weights and running statistics
+// Probabilities, some of them zero. They are multiples of 2^-16, so that the sum of a row is exactly 1.
+void rig_put_teacher(test_rig *rig, lf_tensor_id tensor);
 
-// Fills the schedule: the counter, and rows from the first on.
+// The seed of every schedule.
+#define RIG_SEED_LOW  0x243f6a88u
+#define RIG_SEED_HIGH 0x85a308d3u
+
+// Fills the schedule: the counter, the seed, and rows from the first on.
 void rig_put_schedule(test_rig *rig, uint32_t counter, const struct lf_schedule_row *rows, uint32_t count);
 uint32_t rig_counter(const test_rig *rig);
 
@@ -74,6 +80,18 @@ typedef struct operand {
     lf_dtype type; // used where `typed` is set; otherwise the program's real
     bool typed;
 } operand;
+
+// A schedule in which one row is right: the counter points at it, the batch starts at position 2, and the training step is 4.
+// `optimizer` may be NULL where the operation is none.
+enum { ONE_OP_COUNTER = 1, ONE_OP_FIRST = 2, ONE_OP_TRAINING_STEP = 4 };
+void one_op_put_schedule(test_rig *rig, const lf_optimizer *optimizer, uint32_t rows);
+
+// A `fill` for what op_case has: normal numbers for all that the operation reads.
+typedef struct op_scales {
+    double scale[LF_OPERAND_MAX]; // by the operand's number
+    uint32_t rows;                // of the batch; 0: all of them
+} op_scales;
+void fill_scaled(test_rig *rig, const void *scales);
 
 // `op` gives the kind, the widths and the options. The schedule is there without being asked for.
 void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, bool in_float64);

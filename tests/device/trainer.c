@@ -28,6 +28,8 @@ static void put_rows(test_trainer *t, const test_training *training)
         rig_put(&t->rig, program->targets, values);
     }
     free(values);
+    if (program->teacher != LF_NO_TENSOR)
+        rig_put_teacher(&t->rig, program->teacher);
 }
 
 static void put_schedule(test_trainer *t, const test_training *training)
@@ -60,6 +62,18 @@ static void spoil(test_trainer *t)
     }
 }
 
+// Norms start as 1 and 0, which would hide a factor or a term left out.
+static void vary_norms(lf_model *model)
+{
+    for (uint32_t p = 0; p < model->tensor_count; p++) {
+        const lf_param *param = &model->tensors[p];
+        lf_layer_kind kind = model->layers[param->layer].kind;
+        float *values = lf_param_values(model, param);
+        for (size_t i = 0; i < lf_param_size(param) && (kind == LF_LAYER_LAYER_NORM || kind == LF_LAYER_BATCH_NORM); i++)
+            values[i] += .5f * lf_uniform(43, LF_STREAM_INIT, p, i);
+    }
+}
+
 void trainer_init(test_trainer *t, lf_device *dev, const test_training *training, bool in_float64)
 {
     lf_error err;
@@ -67,10 +81,13 @@ void trainer_init(test_trainer *t, lf_device *dev, const test_training *training
     if (!t->model)
         fail_msg("%s: %s", training->what, err.text);
     lf_model_init(t->model, 3);
+    vary_norms(t->model);
     t->program = lf_program_compile(&(lf_compile_params){ .model = t->model, .loss = training->loss,
                                                           .optimizer = training->optimizer, .batch = training->batch,
                                                           .stored = training->stored, .rows = training->rows,
                                                           .positions = training->rows, .steps = training->steps,
+                                                          .distill = { training->temperature > 0, training->soft_weight,
+                                                                       training->temperature },
                                                           .oracle = in_float64 }, &err);
     if (!t->program)
         fail_msg("%s: %s", training->what, err.text);
@@ -95,7 +112,7 @@ void trainer_run(test_trainer *t)
 
 unsigned char *trainer_bits(const test_trainer *t, size_t *size)
 {
-    static const lf_region regions[] = { LF_REGION_PARAMS, LF_REGION_MOMENTS, LF_REGION_METRICS };
+    static const lf_region regions[] = { LF_REGION_PARAMS, LF_REGION_STATE, LF_REGION_MOMENTS, LF_REGION_METRICS };
     lf_error err;
     *size = 0;
     for (size_t i = 0; i < COUNT(regions); i++)

@@ -18,6 +18,10 @@ static bool write_golden;
 
 #define LINEAR(in, out) { .kind = LF_LAYER_LINEAR, .inputs = in, .outputs = out }
 #define ACT(which)      { .kind = LF_LAYER_ACTIVATION, .activation = which }
+#define DROPOUT(p)      { .kind = LF_LAYER_DROPOUT, .rate = p }
+#define BATCH_NORM(n)   { .kind = LF_LAYER_BATCH_NORM, .inputs = n, .outputs = n }
+#define LAYER_NORM(n)   { .kind = LF_LAYER_LAYER_NORM, .inputs = n, .outputs = n }
+#define RESIDUAL(count) { .kind = LF_LAYER_RESIDUAL, .span = count }
 #define COUNT(array)    (sizeof(array) / sizeof *(array))
 
 static lf_model *make_model(const lf_layer *layers, size_t count)
@@ -101,14 +105,49 @@ static void programs_match_their_listings(void **state)
     lf_model_destroy(stacked);
 }
 
+// Layers that do more than a linear one and an activation, and a teacher.
+static void programs_of_every_layer_match_their_listings(void **state)
+{
+    (void)state;
+    static const lf_layer norms[] = { LINEAR(20, 16), BATCH_NORM(16), ACT(LF_ACT_RELU), DROPOUT(.5f), LAYER_NORM(16),
+                                      LINEAR(16, 4) };
+    static const lf_layer residuals[] = { LINEAR(12, 16), RESIDUAL(4), LINEAR(16, 16), ACT(LF_ACT_GELU), RESIDUAL(1),
+                                          LINEAR(16, 16), RESIDUAL(2), LINEAR(16, 8), ACT(LF_ACT_TANH), LINEAR(8, 3) };
+    static const lf_layer student[] = { DROPOUT(.25f), LINEAR(20, 16), ACT(LF_ACT_RELU), LINEAR(16, 4) };
+    lf_model *normed = make_model(norms, COUNT(norms)), *residual = make_model(residuals, COUNT(residuals));
+    lf_model *small = make_model(student, COUNT(student));
+    lf_compile_params params = { .model = normed, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 32, .stored = LF_U8,
+                                 .rows = 1000, .positions = 1000, .steps = 32,
+                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
+    compare_with_golden("norms_adam", &params);
+    params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
+    compare_with_golden("norms_evaluate", &params);
+
+    params.model = small;
+    params.optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW);
+    params.distill.on = true;
+    params.distill.alpha = .75f;
+    params.distill.temperature = 4;
+    compare_with_golden("distill_adamw", &params);
+
+    params = (lf_compile_params){ .model = residual, .loss = LF_LOSS_MSE, .batch = 32, .stored = LF_F32, .rows = 256,
+                                  .positions = 256, .steps = 8, .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
+    compare_with_golden("residual_sgd", &params);
+    lf_model_destroy(normed);
+    lf_model_destroy(residual);
+    lf_model_destroy(small);
+}
+
 static void tensors_lie_inside_their_regions_and_apart(void **state)
 {
     (void)state;
-    static const lf_layer layers[] = { LINEAR(33, 31), ACT(LF_ACT_GELU), LINEAR(31, 7), ACT(LF_ACT_RELU), LINEAR(7, 3) };
+    static const lf_layer layers[] = { LINEAR(33, 31), ACT(LF_ACT_GELU), BATCH_NORM(31), RESIDUAL(3), LAYER_NORM(31),
+                                       LINEAR(31, 7), DROPOUT(.5f), ACT(LF_ACT_RELU), LINEAR(7, 3) };
     lf_model *model = make_model(layers, COUNT(layers));
     for (int oracle = 0; oracle < 2; oracle++) {
         lf_compile_params params = { .model = model, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 5, .stored = LF_U16,
                                      .rows = 77, .positions = 77, .steps = 16, .oracle = oracle,
+                                     .distill = { true, .5f, 2 },
                                      .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
         lf_program *program = lf_program_compile(&params, NULL);
         assert_non_null(program);
@@ -118,7 +157,7 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
             assert_true(a->offset + lf_tensor_bytes(a) <= program->region_size[a->region]);
             for (size_t j = 0; j < i; j++) {
                 const lf_tensor *b = &program->tensors[j];
-                bool whole_block = (int)j == program->weights || (int)j == program->grads;
+                bool whole_block = (int)j == program->weights || (int)j == program->grads || (int)j == program->state;
                 if (a->region == b->region && !whole_block)
                     assert_true(a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a));
             }
@@ -133,7 +172,8 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
 static void barriers_separate_every_conflict(void **state)
 {
     (void)state;
-    static const lf_layer layers[] = { LINEAR(8, 8), ACT(LF_ACT_SILU), LINEAR(8, 8), ACT(LF_ACT_RELU), LINEAR(8, 4) };
+    static const lf_layer layers[] = { LINEAR(8, 8), ACT(LF_ACT_SILU), RESIDUAL(4), LAYER_NORM(8), LINEAR(8, 6),
+                                       BATCH_NORM(6), DROPOUT(.5f), LINEAR(6, 6), ACT(LF_ACT_RELU), LINEAR(6, 4) };
     lf_model *model = make_model(layers, COUNT(layers));
     lf_compile_params params = { .model = model, .loss = LF_LOSS_MSE, .batch = 4, .stored = LF_F32, .rows = 9,
                                  .positions = 9, .steps = 3, .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
@@ -183,6 +223,14 @@ static void layers_that_do_not_fit_are_named(void **state)
     expect_model_error(zero, 1, "layer 1 (linear_1): needs at least 1 input and 1 output, not 5 and 0");
     static const lf_layer slash[] = { { .kind = LF_LAYER_LINEAR, .name = "a/b", .inputs = 1, .outputs = 1 } };
     expect_model_error(slash, 1, "layer 1: the name \"a/b\" cannot be a name in a file");
+    static const lf_layer always[] = { LINEAR(2, 2), DROPOUT(1) };
+    expect_model_error(always, 2, "layer 2 (dropout_1): the rate must be at least 0 and below 1, not 1");
+    static const lf_layer normed[] = { LINEAR(3, 4), BATCH_NORM(5) };
+    expect_model_error(normed, 2, "layer 2 (batch_norm_1): expects 5 inputs, but layer 1 (linear_1) gives 4");
+    static const lf_layer empty[] = { LINEAR(2, 2), RESIDUAL(1) };
+    expect_model_error(empty, 2, "layer 2 (residual_1): needs at least one layer inside");
+    static const lf_layer inner[] = { LINEAR(3, 4), RESIDUAL(1), LINEAR(5, 4) };
+    expect_model_error(inner, 3, "layer 3 (linear_2): expects 5 inputs, but layer 1 (linear_1) gives 4");
     static const lf_layer same[] = { { .kind = LF_LAYER_LINEAR, .name = "a", .inputs = 1, .outputs = 1 },
                                      { .kind = LF_LAYER_LINEAR, .name = "a", .inputs = 1, .outputs = 1 } };
     expect_model_error(same, 2, "layers 1 and 2 have the same name, a");
@@ -234,6 +282,20 @@ static void a_definition_says_what_the_model_is(void **state)
     assert_int_equal(model->param_count, 101770);
     free(text);
     lf_model_destroy(model);
+
+    static const lf_layer more[] = { DROPOUT(.5f), RESIDUAL(3), LINEAR(4, 6), RESIDUAL(1), LAYER_NORM(6), BATCH_NORM(6) };
+    model = make_model(more, COUNT(more));
+    text = lf_model_definition(model);
+    assert_string_equal(text, "{\"layers\":[{\"kind\":\"dropout\",\"name\":\"dropout_1\",\"rate\":0.5},"
+                              "{\"kind\":\"residual\",\"name\":\"residual_1\",\"init\":\"uniform\",\"layers\":["
+                              "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":4,\"outputs\":6,\"init\":\"uniform\"},"
+                              "{\"kind\":\"residual\",\"name\":\"residual_2\",\"init\":\"uniform\",\"layers\":["
+                              "{\"kind\":\"layer_norm\",\"name\":\"layer_norm_1\",\"inputs\":6,\"outputs\":6,\"eps\":9.99999975e-06}]}]},"
+                              "{\"kind\":\"batch_norm\",\"name\":\"batch_norm_1\",\"inputs\":6,\"outputs\":6,"
+                              "\"eps\":9.99999975e-06,\"momentum\":0.100000001}]}");
+    assert_int_equal(model->param_count, 2 * (4 * 6 + 6) + 6 + 6 + 6 + 6); // the projection of residual_1 is one more linear
+    free(text);
+    lf_model_destroy(model);
 }
 
 int main(int argc, char **argv)
@@ -246,6 +308,7 @@ int main(int argc, char **argv)
     write_golden = argc > 2 && !strcmp(argv[2], "--write");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(programs_match_their_listings),
+        cmocka_unit_test(programs_of_every_layer_match_their_listings),
         cmocka_unit_test(tensors_lie_inside_their_regions_and_apart),
         cmocka_unit_test(barriers_separate_every_conflict),
         cmocka_unit_test(layers_that_do_not_fit_are_named),

@@ -82,6 +82,8 @@ static void fill_order(job *j, const job_spec *spec)
     uint32_t *schedule = calloc(words, sizeof *schedule);
     assert_non_null(order);
     assert_non_null(schedule);
+    const struct lf_schedule_header header = { .seed_low = 0xfedcba98, .seed_high = 0x76543210 };
+    memcpy(schedule, &header, sizeof header);
     for (uint32_t i = 0; i < spec->rows; i++)
         order[i] = (i * 7 + 3) % spec->rows; // a permutation unless 7 divides the rows
     for (uint32_t i = 0; i < spec->steps; i++) {
@@ -99,17 +101,35 @@ static void fill_order(job *j, const job_spec *spec)
     free(schedule);
 }
 
-static void fill_params(job *j)
+// Probabilities, different for each row.
+static void fill_teacher(job *j, const job_spec *spec)
 {
-    size_t count = j->model->block_count;
-    double *wide = malloc(count * sizeof *wide);
+    uint32_t outputs = j->model->outputs;
+    float *teacher = malloc((size_t)spec->rows * outputs * sizeof *teacher);
+    assert_non_null(teacher);
+    for (uint32_t i = 0; i < spec->rows; i++) {
+        float *row = teacher + (size_t)i * outputs, sum = 0;
+        for (uint32_t k = 0; k < outputs; k++)
+            sum += row[k] = 1.5f + number(4, (size_t)i * outputs + k);
+        for (uint32_t k = 0; k < outputs; k++)
+            row[k] /= sum;
+    }
+    if (spec->distill)
+        write_all(j, LF_REGION_TEACHER, teacher, (size_t)spec->rows * outputs * sizeof *teacher);
+    free(teacher);
+}
+
+// A block of the model: weights or running statistics.
+static void fill_block(job *j, lf_region region, const float *values, size_t count)
+{
+    double *wide = malloc((count + 1) * sizeof *wide);
     assert_non_null(wide);
     for (size_t i = 0; i < count; i++)
-        wide[i] = j->model->params[i];
-    if (j->program->real == LF_F64)
-        write_all(j, LF_REGION_PARAMS, wide, count * sizeof *wide);
-    else
-        write_all(j, LF_REGION_PARAMS, j->model->params, count * sizeof(float));
+        wide[i] = values[i];
+    if (count && j->program->real == LF_F64)
+        write_all(j, region, wide, count * sizeof *wide);
+    else if (count)
+        write_all(j, region, values, count * sizeof *values);
     free(wide);
 }
 
@@ -124,6 +144,7 @@ job job_create(const char *device, const job_spec *spec, bool oracle)
     lf_model_init(j.model, 5);
     j.program = lf_program_compile(&(lf_compile_params){ .model = j.model,
                                                          .loss = spec->loss,
+                                                         .distill = { spec->distill, .75f, 3 },
                                                          .optimizer = spec->optimizer,
                                                          .batch = spec->batch,
                                                          .stored = spec->stored,
@@ -141,7 +162,9 @@ job job_create(const char *device, const job_spec *spec, bool oracle)
     fill_data(&j, spec);
     fill_targets(&j, spec);
     fill_order(&j, spec);
-    fill_params(&j);
+    fill_teacher(&j, spec);
+    fill_block(&j, LF_REGION_PARAMS, j.model->params, j.model->block_count);
+    fill_block(&j, LF_REGION_STATE, j.model->state, j.model->state_count);
     j.exec = lf_device_exec_create(j.device, j.program, &j.regions, &err);
     require(j.exec, &err);
     return j;

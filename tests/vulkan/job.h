@@ -5,9 +5,10 @@
 #include "device/device.h"
 
 typedef struct job_spec {
-    lf_layer layers[8]; // ends at the first linear layer without inputs
+    lf_layer layers[12];
     size_t layer_count;
     lf_loss loss;
+    bool distill; // with cross_entropy
     lf_optimizer optimizer;
     lf_dtype stored;
     uint32_t batch, rows, steps;

@@ -119,6 +119,42 @@ static void every_activation_keeps_to_the_oracle(void **state)
     }
 }
 
+// Both norms, dropout, a residual with a projection and one without, distillation.
+static job_spec every_layer(uint32_t inputs, uint32_t width, uint32_t outputs, uint32_t batch)
+{
+    return (job_spec){ .layers = { LINEAR(inputs, width),
+                                   { .kind = LF_LAYER_BATCH_NORM, .inputs = width, .outputs = width },
+                                   ACT(GELU),
+                                   { .kind = LF_LAYER_DROPOUT, .rate = .25f },
+                                   { .kind = LF_LAYER_RESIDUAL, .span = 3 },
+                                   LINEAR(width, width),
+                                   ACT(TANH),
+                                   { .kind = LF_LAYER_DROPOUT, .rate = .5f },
+                                   { .kind = LF_LAYER_RESIDUAL, .span = 1 },
+                                   LINEAR(width, outputs),
+                                   { .kind = LF_LAYER_LAYER_NORM, .inputs = outputs, .outputs = outputs } },
+                       .layer_count = 11,
+                       .loss = LF_LOSS_CROSS_ENTROPY,
+                       .distill = true,
+                       .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD),
+                       .stored = LF_F32,
+                       .batch = batch,
+                       .rows = 3 * batch - batch / 2,
+                       .steps = 6 };
+}
+
+static void every_layer_keeps_to_the_oracle(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][4] = { { 5, 7, 3, 9 }, { 31, 33, 10, 64 }, { 64, 128, 65, 33 } };
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        job_spec spec = every_layer(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
+        expect_oracle(&spec, 3, 1e-4);
+        spec.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE }; // evaluation: running statistics, no dropout
+        expect_oracle(&spec, 2, 1e-4);
+    }
+}
+
 static void every_stored_type_is_read(void **state)
 {
     (void)state;
@@ -180,11 +216,9 @@ static void nan_reaches_the_loss_through_every_activation(void **state)
     }
 }
 
-static void steps_in_one_submission_give_the_bits_of_many(void **state)
+static void expect_bits_of_many_submissions(const job_spec *spec)
 {
-    (void)state;
-    job_spec spec = classifier(33, 31, 10, 20);
-    job once = job_create(device, &spec, false), often = job_create(device, &spec, false);
+    job once = job_create(device, spec, false), often = job_create(device, spec, false);
     job_run(&once, LF_PHASE_LOAD, LF_PHASE_UPDATE, 6);
     for (unsigned i = 0; i < 6; i++) {
         job_run(&often, LF_PHASE_LOAD, LF_PHASE_FORWARD, 1);
@@ -197,6 +231,14 @@ static void steps_in_one_submission_give_the_bits_of_many(void **state)
             job_expect_equal(&once, &often, i);
     job_destroy(&once);
     job_destroy(&often);
+}
+
+static void steps_in_one_submission_give_the_bits_of_many(void **state)
+{
+    (void)state;
+    const job_spec specs[] = { classifier(33, 31, 10, 20), every_layer(31, 33, 10, 20) };
+    for (size_t i = 0; i < COUNT(specs); i++)
+        expect_bits_of_many_submissions(&specs[i]);
 }
 
 // A training program's barriers part its steps only where all phases run.
@@ -436,6 +478,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_wide_layer_keeps_to_the_oracle),
         cmocka_unit_test(adam_keeps_to_the_oracle),
         cmocka_unit_test(every_activation_keeps_to_the_oracle),
+        cmocka_unit_test(every_layer_keeps_to_the_oracle),
         cmocka_unit_test(large_arguments_do_not_overflow),
         cmocka_unit_test(nan_reaches_the_loss_through_every_activation),
         cmocka_unit_test(steps_in_one_submission_give_the_bits_of_many),
