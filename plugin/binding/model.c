@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -295,9 +296,11 @@ static void add_layers(lua_State *L, luaL_Buffer *buffer, const lf_model *model,
             lua_pushfstring(L, "linear(%d -> %d)", (int)layer->inputs, (int)layer->outputs);
         else if (layer->kind == LF_LAYER_BATCH_NORM || layer->kind == LF_LAYER_LAYER_NORM)
             lua_pushfstring(L, "%s(%d)", kind, (int)layer->outputs);
-        else if (option != 0)
-            lua_pushfstring(L, "%s(%f)", kind, option);
-        else
+        else if (option != 0) {
+            char number[32]; // lua_pushfstring would show every digit of the float
+            snprintf(number, sizeof number, "%.7g", option);
+            lua_pushfstring(L, "%s(%s)", kind, number);
+        } else
             lua_pushfstring(L, "%s()", kind);
         luaL_addvalue(buffer);
     }

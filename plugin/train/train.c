@@ -248,7 +248,13 @@ static bool check(const lf_train_params *p, lf_error *err)
         lf_error_set(err, LF_EARG, "batch and epochs must be at least 1, not %u and %" PRIu64, p->batch, p->epochs);
         return false;
     }
-    return lf_distillation_check(p, err) && lf_schedule_check(&p->schedule, err) && lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
+    for (size_t i = 0; i < p->model->layer_count; i++)
+        if (p->model->layers[i].kind == LF_LAYER_BATCH_NORM && p->batch < 2) {
+            lf_error_set(err, LF_EARG, "%s needs batches of at least 2 rows, not %u", p->model->layers[i].name, p->batch);
+            return false;
+        }
+    return lf_distillation_check(p, err) && lf_schedule_check(&p->schedule, err) && lf_session_check(&train, err) &&
+           (!p->validation || lf_session_check(&validation, err));
 }
 
 static bool open_sessions(training *t, const lf_part *part, lf_error *err)
