@@ -86,6 +86,8 @@ bool lf_model_content_digest(const lf_model_file *file, char hex[65], lf_error *
         lf_hash_u64(hash, state->step);
         lf_hash_u64(hash, state->position);
         lf_hash_u64(hash, state->seed);
+        lf_hash_u64(hash, state->waited);
+        lf_hash_u64(hash, state->reductions);
         lf_hash_u64(hash, isnan(state->best) ? 0 : best); // NaNs have many bit patterns; "none" has one
     }
     lf_hash_finish(hash, hex);
@@ -127,6 +129,7 @@ static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
                 tensors_write(optimizer, state->moments, state->moment_count, err) &&
                 set_u64(place, "epoch", state->epoch, err) && set_u64(place, "step", state->step, err) &&
                 set_u64(place, "position", state->position, err) && set_u64(place, "seed", state->seed, err) &&
+                set_u64(place, "waited", state->waited, err) && set_u64(place, "reductions", state->reductions, err) &&
                 lf_h5_set_array(place, "best", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &state->best, err);
     good = good && (!state->schedule || lf_h5_set_fixed_text(place, "schedule", state->schedule, err)) &&
            (!state->options || lf_h5_set_fixed_text(place, "options", state->options, err));

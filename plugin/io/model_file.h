@@ -22,9 +22,11 @@ typedef struct lf_train_state {
     uint64_t step;           // training steps done, from the start of the training
     uint64_t position;       // rows already used of the epoch in progress
     uint64_t seed;
-    char *schedule;          // JSON text; NULL: constant
-    double best;             // best value of the watched metric so far; NaN: none
-    char *options;           // JSON text of the training's options, to refuse a resume under others; may be NULL
+    char *schedule;          // the learning rate's, in words; may be NULL
+    double best;             // lowest loss so far, where the schedule watches it; NaN: none
+    uint64_t waited;         // epochs since `best`
+    uint64_t reductions;     // of the learning rate because of that
+    char *options;           // "name value, name value, …": all that a resume must have in common; may be NULL
     lf_file_tensor *moments; // owned
     size_t moment_count;
 } lf_train_state;

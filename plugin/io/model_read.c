@@ -182,6 +182,8 @@ static bool place_read(const reader *in, lf_train_state *state, lf_error *err)
                 lf_h5_attribute_u64(place, "step", where, &state->step, err) &&
                 lf_h5_attribute_u64(place, "position", where, &state->position, err) &&
                 lf_h5_attribute_u64(place, "seed", where, &state->seed, err) &&
+                lf_h5_attribute_u64(place, "waited", where, &state->waited, err) &&
+                lf_h5_attribute_u64(place, "reductions", where, &state->reductions, err) &&
                 best_read(place, where, &state->best, err) &&
                 optional_text(place, "schedule", where, &state->schedule, err) &&
                 optional_text(place, "options", where, &state->options, err);

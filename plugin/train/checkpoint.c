@@ -122,7 +122,9 @@ bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, 
     ok = ok && lf_session_read_weights(session, model, err) && lf_model_view_init(model, &view, err);
     if (ok) {
         lf_train_state state = { .optimizer_step = place->step, .epoch = place->epoch, .step = place->step,
-                                 .position = place->position, .seed = place->seed, .best = NAN, .moments = tensors,
+                                 .position = place->position, .seed = place->seed, .best = isfinite(place->best) ? place->best : (double)NAN,
+                                 .waited = place->waited, .reductions = place->reductions,
+                                 .schedule = (char *)place->schedule, .moments = tensors,
                                  .moment_count = tensor_count, .options = (char *)place->options };
         snprintf(state.optimizer, sizeof state.optimizer, "%s", lf_optimizer_name(place->optimizer->kind));
         view.state = &state;
@@ -168,6 +170,9 @@ lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_pl
         place->epoch = state->epoch;
         place->step = state->step;
         place->position = state->position;
+        place->best = isnan(state->best) ? HUGE_VAL : state->best;
+        place->waited = state->waited;
+        place->reductions = state->reductions;
         return file;
     }
     lf_model_file_destroy(file);

@@ -24,7 +24,10 @@ bool lf_model_take_weights(lf_model *model, const lf_model_file *file, const cha
 typedef struct lf_train_place {
     uint64_t epoch, step, position, seed;
     const lf_optimizer *optimizer;
-    char options[768];
+    double best;                 // of a plateau schedule: see lf_train_state; HUGE_VAL: none
+    uint64_t waited, reductions;
+    char schedule[LF_SCHEDULE_TEXT];
+    char options[1536];
 } lf_train_place;
 
 // Reads weights (into model->params) and moments from the session, and writes a checkpoint.

@@ -3,7 +3,7 @@
 #ifndef LF_TRAIN_DISTILL_H
 #define LF_TRAIN_DISTILL_H
 
-#include "train/feed.h"
+#include "train/session.h"
 #include "train/train.h"
 
 // Loss, temperature, alpha and the teachers' outputs.

@@ -27,22 +27,16 @@ struct lf_feed {
     lf_error reader_error;
 };
 
-static size_t target_bytes(const lf_feed *feed) // of a row
+uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t batch, uint64_t budget, uint64_t max_tensor)
 {
-    return feed->p.program->targets == LF_NO_TENSOR ? 0 : 4 * (size_t)feed->part->outputs;
-}
-
-static size_t feature_bytes(const lf_part *part) // of a row
-{
-    return lf_dtype_size(part->stored) * part->features;
-}
-
-uint32_t lf_feed_window(const lf_part *part, uint32_t batch, uint64_t budget, uint64_t max_tensor)
-{
-    uint64_t row = feature_bytes(part), all = row * part->rows;
-    if (all <= budget && all <= max_tensor && part->rows <= UINT32_MAX - batch)
-        return (uint32_t)part->rows;
-    uint64_t half = budget / 2 < max_tensor ? budget / 2 : max_tensor, most = half / row;
+    uint64_t all = row.x + row.y + row.teacher, widest = row.x > row.y ? row.x : row.y;
+    if (row.teacher > widest)
+        widest = row.teacher;
+    if (all * rows <= budget && widest * rows <= max_tensor && rows <= UINT32_MAX - batch)
+        return (uint32_t)rows;
+    uint64_t most = budget / 2 / all;
+    if (most > max_tensor / widest)
+        most = max_tensor / widest;
     if (most > UINT32_MAX)
         most = UINT32_MAX;
     return (uint32_t)(most / batch * batch);
@@ -77,7 +71,7 @@ static lf_permutation pass_order(const lf_feed *feed, uint64_t pass)
 
 static bool read_window(lf_feed *feed, uint64_t pass, uint64_t position, uint32_t count, lf_error *err)
 {
-    void *y = target_bytes(feed) ? feed->y : NULL;
+    void *y = feed->p.row.y ? feed->y : NULL;
     if (!feed->p.shuffle)
         return lf_dataset_read_span(feed->p.data, feed->p.part, position, count, feed->x, y, err);
     lf_permutation order = pass_order(feed, pass);
@@ -140,7 +134,7 @@ static bool write_window_teacher(lf_feed *feed, uint32_t count, lf_error *err)
 
 static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y, size_t count, lf_error *err)
 {
-    size_t row = feature_bytes(feed->part), target = target_bytes(feed);
+    size_t row = feed->p.row.x, target = feed->p.row.y;
     lf_buffer *const *region = feed->p.regions->region;
     return lf_device_buffer_write(feed->p.device, region[LF_REGION_DATA], at * row, x, count * row, err) &&
            (!target || lf_device_buffer_write(feed->p.device, region[LF_REGION_TARGETS], at * target, y, count * target, err));
@@ -150,7 +144,7 @@ static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y,
 static bool upload_all(lf_feed *feed, lf_error *err)
 {
     const lf_part *part = feed->part;
-    size_t row = feature_bytes(part), target = target_bytes(feed), piece = UPLOAD_BYTES / (row + target) + 1;
+    size_t row = feed->p.row.x, target = feed->p.row.y, piece = UPLOAD_BYTES / (row + target) + 1;
     if (piece > part->rows)
         piece = part->rows;
     void *x = malloc(piece * row), *y = malloc(piece * target + 1);
@@ -171,8 +165,8 @@ static bool upload_all(lf_feed *feed, lf_error *err)
 static bool start_reader(lf_feed *feed, lf_error *err)
 {
     const lf_part *part = feed->part;
-    feed->x = malloc(feed->stretch_rows * feature_bytes(part));
-    feed->y = malloc(feed->stretch_rows * target_bytes(feed) + 1);
+    feed->x = malloc(feed->stretch_rows * feed->p.row.x);
+    feed->y = malloc(feed->stretch_rows * feed->p.row.y + 1);
     feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
     if (feed->p.teacher)
         feed->teacher = calloc(feed->stretch_rows * teacher_width(feed), sizeof *feed->teacher);

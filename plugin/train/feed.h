@@ -12,15 +12,15 @@
 
 typedef struct lf_feed lf_feed;
 
-// Teachers' softened outputs on every row of the training part: see distill.h.
-typedef struct lf_distillation {
-    float alpha, temperature;
-    float *soft; // (rows, outputs): mean over the teachers of softmax(logits / temperature)
-} lf_distillation;
+// Bytes of one row on the device.
+typedef struct lf_row_bytes {
+    uint64_t x, y, teacher; // y and teacher 0: there are none
+} lf_row_bytes;
 
 typedef struct lf_feed_params {
     lf_dataset *data; // borrowed
     lf_part_id part;
+    lf_row_bytes row;
     const lf_program *program;   // borrowed; its rows and positions are the window and the most rows of a stretch
     lf_device *device;           // borrowed
     const lf_bindings *regions;  // borrowed; `order`, `data` and `targets` are written
@@ -40,7 +40,7 @@ typedef struct lf_stretch {
 // The rows that the data region should hold: all, or, if they take more than `budget` bytes or than the device can
 // bind, as many whole batches as keep the window on the device and the one being read within the budget.
 // 0 when not even one batch fits.
-uint32_t lf_feed_window(const lf_part *part, uint32_t batch, uint64_t budget, uint64_t max_tensor);
+uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t batch, uint64_t budget, uint64_t max_tensor);
 
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
 void lf_feed_destroy(lf_feed *feed);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/hash.h"
+#include "train/checkpoint.h"
 
 // A digest of some rows, spread over the part: a resume on other data is found out without reading all of it.
 static bool sample_rows(const lf_train_params *p, const lf_part *part, char hex[65], lf_error *err)
@@ -33,25 +34,41 @@ static bool sample_rows(const lf_train_params *p, const lf_part *part, char hex[
     return ok;
 }
 
+// One digest for all teachers, in order.
+static bool digest_teachers(const lf_train_params *p, char hex[65], lf_error *err)
+{
+    lf_hash *hash = lf_hash_create(err);
+    bool ok = hash != NULL;
+    for (unsigned i = 0; ok && i < p->teacher_count; i++) {
+        char one[65];
+        ok = lf_model_digest(p->teachers[i], one, err);
+        lf_hash_text(hash, one);
+    }
+    if (ok)
+        lf_hash_finish(hash, hex);
+    lf_hash_destroy(hash);
+    return ok;
+}
+
 bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_span *span, char *text, size_t size,
                        lf_error *err)
 {
-    char data[65];
-    if (!sample_rows(p, part, data, err))
+    char data[65], teachers[65], schedule[LF_SCHEDULE_TEXT];
+    if (!sample_rows(p, part, data, err) || !digest_teachers(p, teachers, err))
         return false;
-    data[16] = 0; // enough to tell data sets apart in a message
+    data[16] = teachers[16] = 0; // enough to tell them apart in a message
+    lf_schedule_text(&p->schedule, span, schedule, sizeof schedule);
     const lf_optimizer *o = &p->optimizer;
-    const lf_schedule *s = &p->schedule;
-    // Other rates than a constant one depend on the training's length.
-    uint64_t length = s->kind == LF_SCHEDULE_CONSTANT ? 0 : span->steps;
-    snprintf(text, size,
-             "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64 ", lr %.9g, momentum %.9g, "
-             "nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g, schedule %s over %" PRIu64
-             " steps (per_epoch %d, warmup %.9g, final %.9g, gamma %.9g, every %" PRIu64
-             "), teachers %u, alpha %.9g, temperature %.9g",
-             data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, part->rows, o->lr, (double)o->momentum,
-             o->nesterov, (double)o->beta1, (double)o->beta2, (double)o->eps, (double)o->weight_decay,
-             lf_schedule_name(s->kind), length, s->per_epoch, s->warmup, s->final, s->gamma, s->every, p->teacher_count,
-             (double)p->alpha, (double)p->temperature);
-    return true;
+    int length = snprintf(text, size,
+                          "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
+                          ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g"
+                          ", schedule %s, %u teachers %s, alpha %.9g, temperature %.9g",
+                          data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, part->rows, o->lr,
+                          (double)o->momentum, o->nesterov, (double)o->beta1, (double)o->beta2, (double)o->eps,
+                          (double)o->weight_decay, schedule, p->teacher_count, p->teacher_count ? teachers : "none",
+                          (double)p->alpha, (double)p->temperature);
+    if (length >= 0 && (size_t)length < size)
+        return true;
+    lf_error_set(err, LF_EARG, "the training's options take %d characters in its checkpoint; at most %zu fit", length, size - 1);
+    return false;
 }

@@ -1,6 +1,8 @@
 #include "train/schedule.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "abi.h"
@@ -63,6 +65,18 @@ bool lf_schedule_check(const lf_schedule *s, lf_error *err)
     return false;
 }
 
+void lf_schedule_text(const lf_schedule *s, const lf_span *span, char *text, size_t size)
+{
+    uint64_t length = s->kind == LF_SCHEDULE_CONSTANT || s->kind == LF_SCHEDULE_PLATEAU ? 0 : span->steps;
+    int used = snprintf(text, size,
+                        "%s over %" PRIu64 " steps per %s warmup %.9g final %.9g gamma %.9g every %" PRIu64
+                        " rise %.9g div %.9g factor %.9g patience %u threshold %.9g milestones",
+                        kinds[s->kind].name, length, s->per_epoch ? "epoch" : "step", s->warmup, s->final, s->gamma,
+                        s->every, s->rise, s->div, s->factor, s->patience, s->threshold);
+    for (unsigned i = 0; i < s->milestone_count && used > 0 && (size_t)used < size; i++)
+        used += snprintf(text + used, size - (size_t)used, " %" PRIu64, s->milestones[i]);
+}
+
 static double between(double from, double to, double fraction) // along half a cosine
 {
     return to + (from - to) * (1 + cos(3.14159265358979323846 * fraction)) / 2;
@@ -73,7 +87,7 @@ static double one_cycle(const lf_schedule *s, double lr, double t, double length
     // PyTorch's OneCycleLR counts from 0 to length - 1, and ends at the first rate over 10,000.
     double peak = s->rise * length - 1, last = length - 1, first = lr / s->div;
     double end = s->final < 0 ? first / 1e4 : s->final;
-    if (t <= peak)
+    if (t < peak)
         return between(first, lr, t / peak);
     return between(lr, end, last > peak ? (t - peak) / (last - peak) : 1);
 }

@@ -4,6 +4,7 @@
 #define LF_TRAIN_SCHEDULE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -48,6 +49,11 @@ bool lf_schedule_check(const lf_schedule *schedule, lf_error *err);
 typedef struct lf_span {
     uint64_t steps, epoch_steps; // in all; in an epoch
 } lf_span;
+
+// Everything that its rates depend on, as text of at most LF_SCHEDULE_TEXT bytes. Rates that do not depend on the
+// training's length say "over 0 steps".
+#define LF_SCHEDULE_TEXT 640
+void lf_schedule_text(const lf_schedule *schedule, const lf_span *span, char *text, size_t size);
 
 // The learning rate of a step, from 0.
 double lf_schedule_lr(const lf_schedule *schedule, double lr, const lf_span *span, uint64_t step);

@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "abi.h"
+#include "core/clock.h"
 
 // A stretch's schedule, order and metrics take about 24 bytes a row on the device.
 enum { STRETCH_ROWS = 1 << 20 };
@@ -29,13 +29,6 @@ struct lf_session {
     double step_seconds;     // measured; 0: not yet
     unsigned probes;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static size_t block_bytes(const lf_session *s)
 {
@@ -76,27 +69,44 @@ bool lf_session_check(const lf_session_params *p, lf_error *err)
     return check_targets(p, part, err);
 }
 
+lf_row_bytes lf_session_row_bytes(const lf_session_params *p, const lf_part *part)
+{
+    return (lf_row_bytes){ .x = lf_dtype_size(part->stored) * part->features,
+                           .y = p->loss == LF_LOSS_NONE ? 0 : sizeof(float) * part->outputs,
+                           .teacher = p->distillation ? sizeof(float) * p->model->outputs : 0 };
+}
+
+lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_error *err)
+{
+    const lf_part *part = lf_dataset_part(p->data, p->part, err);
+    if (!part)
+        return NULL;
+    uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (part->rows + p->batch - 1) / p->batch * p->batch;
+    uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
+    lf_compile_params compile = { .model = p->model, .loss = p->loss, .optimizer = p->optimizer, .batch = p->batch,
+                                  .stored = part->stored, .rows = rows, .positions = positions,
+                                  .steps = positions / p->batch, .distill.on = p->distillation != NULL };
+    if (p->distillation) {
+        compile.distill.alpha = p->distillation->alpha;
+        compile.distill.temperature = p->distillation->temperature;
+    }
+    return lf_program_compile(&compile, err);
+}
+
+// As many rows as the memory for them holds.
 static bool compile(lf_session *s, lf_error *err)
 {
     const lf_session_params *p = &s->p;
-    lf_device_info *info = &p->device->info;
+    const lf_device_info *info = &p->device->info;
     uint64_t budget = p->budget ? p->budget : info->memory / 2;
-    uint32_t window = lf_feed_window(s->part, p->batch, budget, info->max_tensor);
-    if (!window) {
-        double row = (double)s->part->features * (double)lf_dtype_size(s->part->stored);
+    lf_row_bytes row = lf_session_row_bytes(p, s->part);
+    uint32_t window = lf_feed_window(s->part->rows, row, p->batch, budget, info->max_tensor);
+    if (window)
+        s->program = lf_session_compile(p, window, err);
+    else
         lf_error_set(err, LF_EARG, "%s: %.4g MiB for its rows do not hold two batches of %u rows, which take %.4g MiB",
-                     s->part->x_path, (double)budget / 0x1p20, p->batch, 2 * row * p->batch / 0x1p20);
-        return false;
-    }
-    uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (s->part->rows + p->batch - 1) / p->batch * p->batch;
-    uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
-    s->program = lf_program_compile(&(lf_compile_params){ .model = p->model, .loss = p->loss, .optimizer = p->optimizer,
-                                                          .batch = p->batch, .stored = s->part->stored, .rows = window,
-                                                          .distill = { p->distillation != NULL,
-                                                                       p->distillation ? p->distillation->alpha : 0,
-                                                                       p->distillation ? p->distillation->temperature : 0 },
-                                                          .positions = positions, .steps = positions / p->batch },
-                                    err);
+                     s->part->x_path, (double)budget / 0x1p20, p->batch,
+                     2.0 * (double)(row.x + row.y + row.teacher) * p->batch / 0x1p20);
     return s->program != NULL;
 }
 
@@ -172,7 +182,8 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
     if (!s->exec)
         goto error;
-    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data, .part = params->part, .program = s->program,
+    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data, .part = params->part,
+                                                .row = lf_session_row_bytes(params, s->part), .program = s->program,
                                                 .device = params->device, .regions = &s->regions,
                                                 .shuffle = params->shuffle, .seed = params->seed, .pass = params->pass,
                                                 .position = params->position, .passes = params->passes,
@@ -257,11 +268,11 @@ static bool run_piece(lf_session *s, uint32_t steps, lf_piece *piece, lf_error *
     uint32_t first_step = s->stretch_done / s->p.batch, left = s->stretch.rows - s->stretch_done;
     uint32_t rows = steps * s->p.batch < left ? steps * s->p.batch : left;
     lf_phase last = s->p.optimizer.kind == LF_OPTIMIZER_NONE ? LF_PHASE_FORWARD : LF_PHASE_UPDATE;
-    double start = now();
+    double start = lf_clock();
     if (!lf_device_exec_run(dev, s->exec, LF_PHASE_LOAD, last, steps, err) || !lf_device_wait(dev, err))
         return false;
     *piece = (lf_piece){ .pass = s->stretch.pass, .position = s->stretch.position + s->stretch_done, .step = s->step,
-                         .steps = steps, .rows = rows, .batch = s->p.batch, .seconds = now() - start };
+                         .steps = steps, .rows = rows, .batch = s->p.batch, .seconds = lf_clock() - start };
     note_time(s, steps, piece->seconds);
     if (s->p.loss != LF_LOSS_NONE) {
         size_t step_floats = (size_t)s->p.batch * LF_METRIC_COUNT;

@@ -13,6 +13,12 @@
 
 typedef struct lf_session lf_session;
 
+// Teachers' softened outputs on every row of the training part: see distill.h.
+typedef struct lf_distillation {
+    float alpha, temperature;
+    float *soft; // (rows, outputs): mean over the teachers of softmax(logits / temperature)
+} lf_distillation;
+
 typedef struct lf_session_params {
     lf_device *device;         // borrowed
     const lf_model *model;     // borrowed
@@ -48,6 +54,10 @@ typedef bool lf_piece_fn(void *user, const lf_piece *piece, lf_error *err); // f
 // Checks that model, part and loss fit, compiles, makes buffers, loads the data. NULL on failure.
 lf_session *lf_session_create(const lf_session_params *params, lf_error *err);
 void lf_session_destroy(lf_session *session);
+
+// What a session runs, compiled for that many resident rows; a device is not needed. NULL on failure.
+lf_program *lf_session_compile(const lf_session_params *params, uint32_t rows, lf_error *err);
+lf_row_bytes lf_session_row_bytes(const lf_session_params *params, const lf_part *part);
 
 // Only checks: the part's features are the model's inputs, labels are below its outputs, …
 bool lf_session_check(const lf_session_params *params, lf_error *err);

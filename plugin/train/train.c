@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "train/checkpoint.h"
 #include "train/distill.h"
 #include "train/identity.h"
@@ -18,9 +18,6 @@ typedef struct training {
     lf_device *device;
     lf_session *session, *validation;
     lf_distillation distillation;
-    double lr_scale;              // of a plateau schedule
-    double plateau_best;
-    unsigned plateau_epochs;      // without a better value
     uint64_t rows, epoch_steps, total_steps;
     lf_span span; // of the whole training: max_steps cuts it short without changing its rates
     lf_train_place place;
@@ -31,13 +28,6 @@ typedef struct training {
     double *losses;               // of a piece's steps
     uint32_t losses_capacity;
 } training;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 // Evaluation is free to use larger batches than training; they only have to be the same on every run.
 static uint32_t validation_batch(uint32_t batch)
@@ -55,7 +45,7 @@ static void tell_progress(training *t)
     const lf_train_params *p = t->p;
     if (!p->events.progress)
         return;
-    double each = (now() - t->start) / (double)(t->place.step - t->first_step);
+    double each = (lf_clock() - t->start) / (double)(t->place.step - t->first_step);
     p->events.progress(p->events.user,
                        &(lf_progress){ .epoch = t->place.epoch + 1, .epochs = p->epochs, .step = t->place.step,
                                        .steps = t->total_steps, .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows,
@@ -132,6 +122,15 @@ static bool save_checkpoint(training *t, lf_error *err)
     return !t->p->checkpoint || lf_checkpoint_save(t->p->checkpoint, t->p->model, t->session, &t->place, err);
 }
 
+// By how much a plateau schedule has lowered the rate: the same product in the same order after a resume.
+static double lr_scale(const training *t)
+{
+    double scale = 1;
+    for (uint64_t i = 0; i < t->place.reductions; i++)
+        scale *= t->p->schedule.factor;
+    return scale;
+}
+
 // The rate falls when the loss (the validation's, if there is one) has not become better for `patience` epochs, as
 // PyTorch's ReduceLROnPlateau does.
 static void follow_plateau(training *t, double loss)
@@ -139,13 +138,13 @@ static void follow_plateau(training *t, double loss)
     const lf_schedule *s = &t->p->schedule;
     if (s->kind != LF_SCHEDULE_PLATEAU)
         return;
-    if (loss < t->plateau_best * (1 - s->threshold)) {
-        t->plateau_best = loss;
-        t->plateau_epochs = 0;
-    } else if (++t->plateau_epochs > s->patience) {
-        t->lr_scale *= s->factor;
-        t->plateau_epochs = 0;
-        lf_session_scale_lr(t->session, t->lr_scale);
+    if (loss < t->place.best * (1 - s->threshold)) {
+        t->place.best = loss;
+        t->place.waited = 0;
+    } else if (++t->place.waited > s->patience) {
+        t->place.reductions++;
+        t->place.waited = 0;
+        lf_session_scale_lr(t->session, lr_scale(t));
     }
 }
 
@@ -156,7 +155,7 @@ static bool end_epoch(training *t, bool *go_on, lf_error *err)
     lf_epoch epoch = { .epoch = t->place.epoch + (t->epoch_sums.rows > 0), .step = t->place.step,
                        .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows, .accuracy = accuracy(p, &t->epoch_sums),
                        .val_loss = (double)NAN, .val_accuracy = (double)NAN,
-                       .lr = t->lr_scale * lf_schedule_lr(&p->schedule, p->optimizer.lr, &t->span, t->place.step - 1) };
+                       .lr = lr_scale(t) * lf_schedule_lr(&p->schedule, p->optimizer.lr, &t->span, t->place.step - 1) };
     if (t->validation) {
         lf_sums sums = { 0 };
         if (!lf_session_run(t->validation, UINT64_MAX, 0, validation_done, &sums, err))
@@ -215,19 +214,6 @@ static bool loop(training *t, lf_error *err)
     return true;
 }
 
-static uint64_t part_bytes(const lf_part *part)
-{
-    return part->rows * part->features * lf_dtype_size(part->stored);
-}
-
-// The training and its validation share the memory for rows: both whole if they fit, else half of it each.
-static uint64_t row_budget(const training *t, const lf_part *part, const lf_part *validation)
-{
-    uint64_t all = t->p->window ? t->p->window : t->device->info.memory / 2;
-    uint64_t need = part_bytes(part) + (validation ? part_bytes(validation) : 0);
-    return need <= all || !validation ? all : all / 2;
-}
-
 static lf_session_params session_params(const lf_train_params *p)
 {
     return (lf_session_params){ .model = p->model, .data = p->data, .part = p->part, .loss = p->loss,
@@ -239,6 +225,12 @@ static lf_session_params validation_params(const lf_train_params *p)
 {
     return (lf_session_params){ .model = p->model, .data = p->validation, .part = p->validation_part, .loss = p->loss,
                                 .batch = validation_batch(p->batch), .passes = p->epochs };
+}
+
+static uint64_t bytes_of_rows(const lf_session_params *params, const lf_part *part)
+{
+    lf_row_bytes row = lf_session_row_bytes(params, part);
+    return part->rows * (row.x + row.y + row.teacher);
 }
 
 static bool check(const lf_train_params *p, lf_error *err)
@@ -266,13 +258,17 @@ static bool open_sessions(training *t, const lf_part *part, lf_error *err)
     train.schedule = &p->schedule;
     train.span = t->span;
     train.distillation = p->teacher_count ? &t->distillation : NULL;
-    train.budget = evaluate.budget = row_budget(t, part, validation);
+    // They share the memory for rows: both whole if they fit, else half of it each.
+    uint64_t budget = p->window ? p->window : t->device->info.memory / 2;
+    uint64_t need = bytes_of_rows(&train, part) + (validation ? bytes_of_rows(&evaluate, validation) : 0);
+    train.budget = evaluate.budget = need <= budget || !validation ? budget : budget / 2;
     train.pass = evaluate.pass = t->place.epoch;
     train.position = t->place.position;
     train.step = t->place.step;
     t->session = lf_session_create(&train, err);
     if (!t->session)
         return false;
+    lf_session_scale_lr(t->session, lr_scale(t));
     evaluate.weights = t->session;
     if (validation)
         t->validation = lf_session_create(&evaluate, err);
@@ -291,6 +287,7 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
         t->total_steps = p->max_steps;
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
+    lf_schedule_text(&p->schedule, &t->span, t->place.schedule, sizeof t->place.schedule);
     if ((p->checkpoint || p->resume) && !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
         return false;
     if (p->resume && !(*resumed = lf_checkpoint_load(p->resume, p->model, &t->place, err)))
@@ -336,14 +333,14 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
     memset(result, 0, sizeof *result);
     if (!check(params, err))
         return false;
-    training t = { .p = params, .result = result, .lr_scale = 1, .plateau_best = HUGE_VAL };
+    training t = { .p = params, .result = result, .place.best = HUGE_VAL };
     lf_model_file *resumed = NULL;
     bool ok = begin(&t, &resumed, err);
     lf_model_file_destroy(resumed);
     if (ok) {
-        t.start = now();
+        t.start = lf_clock();
         ok = loop(&t, err);
-        result->seconds = now() - t.start;
+        result->seconds = lf_clock() - t.start;
         if (!ok && err->code == LF_EINTERRUPTED)
             leave_checkpoint(&t, err);
         // After a failure too: the weights that were reached are the caller's. Its own error is the one to tell.
@@ -373,15 +370,12 @@ static bool explain_one(FILE *out, const char *title, const lf_session_params *s
     const lf_part *part = lf_dataset_part(s->data, s->part, err);
     if (!part)
         return false;
-    uint32_t rows = part->rows < UINT32_MAX / 2 ? (uint32_t)part->rows : UINT32_MAX / 2, steps = (rows + s->batch - 1) / s->batch;
-    lf_program *program = lf_program_compile(&(lf_compile_params){ .model = s->model, .loss = s->loss,
-                                                                   .optimizer = s->optimizer, .batch = s->batch,
-                                                                   .stored = part->stored, .rows = rows,
-                                                                   .positions = rows, .steps = steps },
-                                             err);
+    uint32_t rows = part->rows < UINT32_MAX / 2 ? (uint32_t)part->rows : UINT32_MAX / 2;
+    uint64_t steps = (part->rows + s->batch - 1) / s->batch;
+    lf_program *program = lf_session_compile(s, rows, err);
     char *text = program ? lf_program_explain(program) : NULL;
     if (text)
-        fprintf(out, "%s: %u steps a pass over %s\n%s", title, steps, part->x_path, text);
+        fprintf(out, "%s: %" PRIu64 " steps a pass over %s\n%s", title, steps, part->x_path, text);
     else if (program)
         lf_error_set(err, LF_ENOMEM, "explain: out of memory");
     free(text);
@@ -401,6 +395,8 @@ char *lf_train_explain(const lf_train_params *p, lf_error *err)
         return NULL;
     }
     lf_session_params train = session_params(p), validation = validation_params(p);
+    const lf_distillation distillation = { .alpha = p->alpha, .temperature = p->temperature };
+    train.distillation = p->teacher_count ? &distillation : NULL;
     bool ok = explain_one(out, "training", &train, err) && (!p->validation || explain_one(out, "validation", &validation, err));
     fclose(out);
     if (!ok) {

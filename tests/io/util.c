@@ -213,8 +213,10 @@ lf_model_file *sample_model(unsigned seed, bool with_state)
     state->step = 1000 + seed;
     state->position = 128;
     state->seed = UINT64_MAX - 1;
-    state->schedule = strdup("{\"kind\":\"cosine\"}");
+    state->schedule = strdup("cosine over 100 steps");
     state->best = .125;
+    state->waited = 3;
+    state->reductions = 2;
     state->options = strdup("{\"batch\":64}");
     state->moment_count = 2;
     state->moments = calloc(2, sizeof *state->moments);

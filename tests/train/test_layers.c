@@ -51,7 +51,7 @@ static void dropout_and_norms_resume_exactly(void **state)
         run(first);
         assert_int_equal(first->err.code, LF_EINTERRUPTED);
         second->params.resume = checkpoint_path;
-        second->params.window = 16384;
+        second->params.window = 32768;
         second->next_step = first->result.steps + 1;
         run_well(second);
         assert_string_equal(second->result.digest, whole->result.digest);
@@ -124,7 +124,7 @@ static void a_student_learns_from_its_teachers(void **state)
     const lf_model *const both[] = { one, two };
     trial *t = begin_student(both, 2), *again = begin_student(both, 2), *window = begin_student(both, 2);
     trial *other = begin_student(both, 1), *labels = begin_student(both, 1), *plain = begin(data_path);
-    window->params.window = 16384;
+    window->params.window = 32768;
     labels->params.alpha = 0; // only the labels: as without a teacher
     run_well(t);
     assert_true(t->last.val_accuracy > .95);
@@ -219,6 +219,78 @@ static void schedules_give_pytorchs_rates(void **state)
     assert_true(fabs(rate(LF_SCHEDULE_EXPONENTIAL, 0, true, 10) - .09) < 1e-12);
 }
 
+static void a_cycle_whose_top_is_its_first_step_has_rates(void **state)
+{
+    (void)state;
+    lf_schedule s = lf_schedule_default(LF_SCHEDULE_ONE_CYCLE);
+    s.rise = .25;
+    for (uint64_t step = 0; step < 4; step++) {
+        double lr = lf_schedule_lr(&s, .1, &(lf_span){ 4, 4 }, step);
+        assert_true(lr > 0 && lr <= .1);
+    }
+}
+
+static trial *begin_plateau(void)
+{
+    trial *t = begin(data_path);
+    t->params.schedule = lf_schedule_default(LF_SCHEDULE_PLATEAU);
+    t->params.schedule.patience = 0;
+    t->params.schedule.threshold = .5; // so that some epochs are better and some are not
+    t->params.epochs = 6;
+    return t;
+}
+
+static void a_plateau_resumes_exactly(void **state)
+{
+    (void)state;
+    trial *whole = run_well(begin_plateau());
+    assert_true(whole->last.lr < 1e-2);
+    static const uint64_t moments[] = { 40, 96, 150 };
+    for (size_t i = 0; i < sizeof moments / sizeof *moments; i++) {
+        trial *first = begin_plateau(), *second = begin_plateau();
+        first->params.checkpoint = checkpoint_path;
+        first->params.digest_every = 4;
+        first->stop_after = moments[i];
+        run(first);
+        assert_int_equal(first->err.code, LF_EINTERRUPTED);
+        second->params.resume = checkpoint_path;
+        second->next_step = first->result.steps + 1;
+        run_well(second);
+        assert_string_equal(second->result.digest, whole->result.digest);
+        assert_true(second->last.lr == whole->last.lr);
+        end(first);
+        end(second);
+    }
+    end(whole);
+}
+
+static void a_resume_knows_its_teachers_and_schedule(void **state)
+{
+    (void)state;
+    lf_model *one = train_teacher(1), *two = train_teacher(2);
+    const lf_model *const first[] = { one }, *const other[] = { two };
+    trial *t = begin_student(first, 1);
+    t->params.checkpoint = checkpoint_path;
+    t->params.schedule = lf_schedule_default(LF_SCHEDULE_MULTISTEP);
+    t->params.schedule.milestones[0] = 5;
+    t->params.schedule.milestone_count = 1;
+    const lf_schedule schedule = t->params.schedule;
+    end(run_well(t));
+    for (int changed = 0; changed < 3; changed++) {
+        t = begin_student(changed == 1 ? other : first, 1);
+        t->params.resume = checkpoint_path;
+        t->params.schedule = schedule;
+        t->params.schedule.milestones[0] += changed == 2;
+        run(t);
+        assert_int_equal(t->ok, !changed);
+        if (changed)
+            assert_non_null(strstr(t->err.text, changed == 1 ? "written with 1 teachers " : "milestones 5, but this one has "));
+        end(t);
+    }
+    lf_model_destroy(one);
+    lf_model_destroy(two);
+}
+
 static void a_plateau_lowers_the_rate(void **state)
 {
     (void)state;
@@ -244,6 +316,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_cannot_be_distilled_is_named),
         cmocka_unit_test(schedules_give_pytorchs_rates),
         cmocka_unit_test(a_plateau_lowers_the_rate),
+        cmocka_unit_test(a_plateau_resumes_exactly),
+        cmocka_unit_test(a_cycle_whose_top_is_its_first_step_has_rates),
+        cmocka_unit_test(a_resume_knows_its_teachers_and_schedule),
     };
     return run_on_device(argc, argv, tests, sizeof tests / sizeof *tests);
 }
