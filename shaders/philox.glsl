@@ -1,5 +1,5 @@
 // Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The twin of
-// lf_philox in core/random.c, with equal bits.
+// lf_philox in core/random.h, with equal bits.
 uvec4 lf_philox(uvec4 counter, uvec2 key)
 {
     for (uint round = 0; round < 10; round++) {

@@ -17,8 +17,7 @@ typedef struct cpu_exec {
     cpu_stage *stages;
     size_t stage_count;
     uint32_t *schedule; // the region: a header of words, then rows
-    uint32_t batch, positions, steps;
-    lf_phase last; // of the program
+    const lf_program *program; // borrowed
 } cpu_exec;
 
 // A stage at a step: what the blocks of one parallel-for share.
@@ -179,10 +178,7 @@ lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindin
     cut_stages(exec, prog);
     const lf_tensor *schedule = &prog->tensors[prog->schedule];
     exec->schedule = (uint32_t *)(((cpu_buffer *)regions->region[LF_REGION_SCHEDULE])->memory + schedule->offset);
-    exec->batch = prog->params.batch;
-    exec->positions = prog->params.positions;
-    exec->steps = prog->params.steps;
-    exec->last = prog->ops[prog->op_count - 1].phase;
+    exec->program = prog;
     return (lf_exec *)exec;
 error:
     cpu_exec_destroy(dev, (lf_exec *)exec);
@@ -208,17 +204,18 @@ static const struct lf_schedule_row *row_at(const cpu_exec *exec, size_t index)
 // The seam cannot see what the schedule holds; a wrong row would read or write past the regions.
 static bool check_schedule(const cpu_exec *exec, size_t counter, uint32_t steps, lf_error *err)
 {
-    if (counter > exec->steps || steps > exec->steps - counter) {
-        lf_error_set(err, LF_EARG, "cpu: %u steps from row %zu of a schedule of %u rows", steps, counter, exec->steps);
+    const lf_compile_params *params = &exec->program->params;
+    if (counter > params->steps || steps > params->steps - counter) {
+        lf_error_set(err, LF_EARG, "cpu: %u steps from row %zu of a schedule of %u rows", steps, counter, params->steps);
         return false;
     }
     for (uint32_t i = 0; i < steps; i++) {
         const struct lf_schedule_row *row = row_at(exec, counter + i);
-        if (!row->rows || row->rows > exec->batch || row->first > exec->positions ||
-            row->rows > exec->positions - row->first) {
+        if (!row->rows || row->rows > params->batch || row->first > params->positions ||
+            row->rows > params->positions - row->first) {
             lf_error_set(err, LF_EARG,
                          "cpu: schedule row %zu: %u rows from position %u, but the batch is %u and there are %u positions",
-                         counter + i, row->rows, row->first, exec->batch, exec->positions);
+                         counter + i, row->rows, row->first, params->batch, params->positions);
             return false;
         }
     }
@@ -245,7 +242,7 @@ bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last
     }
     cpu_denormals_restore(mode);
     dev->submissions++;
-    if (last >= exec->last || (first <= LF_PHASE_UPDATE && last >= LF_PHASE_UPDATE))
+    if (lf_program_advances(exec->program, first, last))
         exec->schedule[0] += steps;
     return true;
 }

@@ -21,6 +21,12 @@ const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsign
     return id == LF_NO_TENSOR ? NULL : &program->tensors[id];
 }
 
+bool lf_program_advances(const lf_program *program, lf_phase first, lf_phase last)
+{
+    lf_phase end = program->ops[program->op_count - 1].phase;
+    return last == LF_PHASE_UPDATE || (first <= end && last >= end);
+}
+
 // A tensor at a place of its own in a region that another tensor already lays out.
 lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols, size_t offset,
                              const char *prefix, const char *name)

@@ -282,7 +282,7 @@ void lf_model_init(lf_model *model, uint64_t seed)
     model->initialised = true;
 }
 
-// A JSON string; names are checked by nobody else.
+// A JSON string. check_name lets quotes, backslashes and control characters through: they are names in a file.
 static void write_json_text(FILE *out, const char *text)
 {
     fputc('"', out);

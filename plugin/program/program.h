@@ -45,7 +45,8 @@ size_t lf_tensor_bytes(const lf_tensor *tensor);
 typedef int32_t lf_tensor_id; // index into lf_program.tensors
 #define LF_NO_TENSOR (-1)
 
-// Operands of each operation, by position. R read, W written, ? may be LF_NO_TENSOR.
+// Operations, each with its formula. The enums below give their operands' positions; the op table (names.c) says which are
+// read, written, or may be LF_NO_TENSOR.
 typedef enum lf_op_kind {
     LF_OP_GATHER,        // x[i] = data[order[first + i]] * scale + offset, y[i] = targets[…]; rows past the batch's are 0
     LF_OP_LINEAR,        // z = x·kernel + bias, y = act(z)
@@ -81,7 +82,7 @@ enum { LF_UPDATE_SCHEDULE, LF_UPDATE_GRADS, LF_UPDATE_PARAMS, LF_UPDATE_M, LF_UP
 
 enum { LF_DROPOUT_X, LF_DROPOUT_SCHEDULE, LF_DROPOUT_Y };
 enum { LF_ADD_A, LF_ADD_B, LF_ADD_Y };
-enum { LF_NORM_X, LF_NORM_GAMMA, LF_NORM_BETA, LF_NORM_STATS, LF_NORM_Y }; // both norms; layer_norm writes its stats?
+enum { LF_NORM_X, LF_NORM_GAMMA, LF_NORM_BETA, LF_NORM_STATS, LF_NORM_Y }; // both norms; layer_norm writes its stats
 enum { LF_LAYER_NORM_DX_X, LF_LAYER_NORM_DX_DY, LF_LAYER_NORM_DX_GAMMA, LF_LAYER_NORM_DX_STATS, LF_LAYER_NORM_DX_DX };
 enum { LF_BATCH_STATS_X, LF_BATCH_STATS_SCHEDULE, LF_BATCH_STATS_MEAN, LF_BATCH_STATS_VARIANCE, LF_BATCH_STATS_STATS };
 enum {
@@ -103,7 +104,7 @@ enum { LF_DISTILL_TEACHER = LF_LOSS_DZ + 1 }; // distill: the operands of the lo
 
 typedef struct lf_operand_info {
     const char *role;
-    bool read, written, optional;
+    bool read, written, optional; // optional: may be LF_NO_TENSOR
 } lf_operand_info;
 
 typedef struct lf_op_info {
@@ -187,6 +188,10 @@ void lf_program_destroy(lf_program *program);
 
 // The tensor that an operation uses in a role, or NULL.
 const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsigned operand);
+
+// Whether running phases first..last moves the schedule's counter: the update phase, or the program's last phase, is
+// among them.
+bool lf_program_advances(const lf_program *program, lf_phase first, lf_phase last);
 
 // The program in words: regions, then an operation a line with shapes; `|` stands where a barrier is needed.
 // malloc'ed; NULL when out of memory.

@@ -27,6 +27,7 @@ typedef struct vk_recording {
 } vk_recording;
 
 typedef struct vk_exec {
+    const lf_program *program;           // borrowed
     vk_buffer *regions[LF_REGION_COUNT]; // borrowed
     VkDescriptorPool pool;
     vk_dispatch *dispatches; // in order of execution
@@ -245,6 +246,7 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
         lf_error_set(err, LF_ENOMEM, "%s: out of memory", dev->properties.deviceName);
         return NULL;
     }
+    exec->program = prog;
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         exec->regions[i] = (vk_buffer *)regions->region[i];
     if (prog->real != LF_F32) {
@@ -319,12 +321,6 @@ static bool is_whole(const vk_exec *exec, lf_phase first, lf_phase last)
     return first <= exec->dispatches[0].phase && last >= exec->dispatches[exec->dispatch_count - 1].phase;
 }
 
-static bool advances(const vk_exec *exec, lf_phase first, lf_phase last)
-{
-    lf_phase end = exec->dispatches[exec->dispatch_count - 1].phase;
-    return last == LF_PHASE_UPDATE || (first <= end && last >= end);
-}
-
 static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_error *err)
 {
     VkCommandBuffer commands = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, err);
@@ -346,7 +342,7 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
             recording->dispatches++;
         }
     }
-    if (advances(exec, recording->first, recording->last)) {
+    if (lf_program_advances(exec->program, recording->first, recording->last)) {
         vk_dispatch advance = exec->advance;
         advance.push[1] = recording->steps;
         compute_barrier(dev, commands); // every step has read the counter
