@@ -155,11 +155,11 @@ static void backward_join(lf_builder *b, const lf_tape_entry *join, gradient dy)
     size_t fork = find_fork(b, join);
     const lf_layer *layer = join->layer;
     bool projects = layer->inputs != layer->outputs, needed = find_before(b, fork) != NULL;
-    b->tape[fork].saved = dy.at;
+    b->tape[fork].waiting = dy.at;
     if (projects)
         add_linear_dw(b, layer, join->x, dy.at);
     if (projects && needed)
-        b->tape[fork].saved = add_linear_dx(b, layer, NULL, dy.at);
+        b->tape[fork].waiting = add_linear_dx(b, layer, NULL, dy.at);
 }
 
 void lf_builder_backward(lf_builder *b, lf_tensor_id output)
@@ -176,7 +176,7 @@ void lf_builder_backward(lf_builder *b, lf_tensor_id output)
         case LF_TAPE_LAYER_NORM: dy = backward_layer_norm(b, entry, before, dy); break;
         case LF_TAPE_BATCH_NORM: dy = backward_batch_norm(b, entry, before, dy); break;
         case LF_TAPE_JOIN: backward_join(b, entry, dy); break;
-        case LF_TAPE_FORK: dy = (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, entry->saved), false };
+        case LF_TAPE_FORK: dy = (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, entry->waiting), false };
         }
     }
 }

@@ -11,9 +11,10 @@ typedef struct lf_tape_entry {
            LF_TAPE_JOIN } kind;
     const lf_layer *layer;      // linear with an activation behind it: the linear one. fork and join: the residual
     const lf_layer *activation; // linear: the one behind it, or NULL; activation: itself
-    lf_tensor_id x, y;
+    lf_tensor_id x;
     lf_tensor_id saved;         // what the activation's derivative is a function of
     lf_tensor_id stats;         // norms
+    lf_tensor_id waiting;       // fork: the gradient that goes past the inner layers, from join to fork
 } lf_tape_entry;
 
 typedef struct lf_builder {

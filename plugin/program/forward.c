@@ -13,7 +13,8 @@ void lf_builder_set_activation(lf_op *op, const lf_layer *activation)
 static lf_tape_entry *add_entry(lf_builder *b, int kind, const lf_layer *layer, lf_tensor_id x)
 {
     lf_tape_entry *entry = &b->tape[b->tape_count++];
-    *entry = (lf_tape_entry){ .kind = kind, .layer = layer, .x = x, .y = x, .saved = LF_NO_TENSOR, .stats = LF_NO_TENSOR };
+    *entry = (lf_tape_entry){ .kind = kind, .layer = layer, .x = x, .saved = LF_NO_TENSOR, .stats = LF_NO_TENSOR,
+                              .waiting = LF_NO_TENSOR };
     return entry;
 }
 
@@ -43,10 +44,10 @@ static lf_tensor_id forward_linear(lf_builder *b, const lf_layer *layer, const l
 {
     lf_tape_entry *entry = add_entry(b, LF_TAPE_LINEAR, layer, x);
     entry->activation = activation;
-    entry->y = add_linear(b, layer, activation, x, &entry->saved);
+    lf_tensor_id y = add_linear(b, layer, activation, x, &entry->saved);
     if (entry->saved == LF_NO_TENSOR)
-        entry->saved = entry->y;
-    return entry->y;
+        entry->saved = y;
+    return y;
 }
 
 static lf_tensor_id forward_activation(lf_builder *b, const lf_layer *layer, lf_tensor_id x)
@@ -54,25 +55,25 @@ static lf_tensor_id forward_activation(lf_builder *b, const lf_layer *layer, lf_
     lf_tape_entry *entry = add_entry(b, LF_TAPE_ACTIVATION, layer, x);
     lf_op *op = lf_builder_op(b, LF_OP_ACTIVATION, LF_PHASE_FORWARD, layer->inputs, layer->outputs);
     op->operands[LF_ACTIVATION_X] = x;
-    op->operands[LF_ACTIVATION_Y] = entry->y = lf_builder_acts(b, layer->outputs, "", layer->name);
+    lf_tensor_id y = op->operands[LF_ACTIVATION_Y] = lf_builder_acts(b, layer->outputs, "", layer->name);
     lf_builder_set_activation(op, layer);
     entry->activation = layer;
-    entry->saved = keeps_input(b, layer) ? x : entry->y;
-    return entry->y;
+    entry->saved = keeps_input(b, layer) ? x : y;
+    return y;
 }
 
 static lf_tensor_id forward_dropout(lf_builder *b, const lf_layer *layer, lf_tensor_id x)
 {
     if (!lf_builder_trains(b) || layer->rate == 0)
         return x;
-    lf_tape_entry *entry = add_entry(b, LF_TAPE_DROPOUT, layer, x);
+    add_entry(b, LF_TAPE_DROPOUT, layer, x);
     lf_op *op = lf_builder_op(b, LF_OP_DROPOUT, LF_PHASE_FORWARD, layer->inputs, layer->outputs);
     op->operands[LF_DROPOUT_X] = x;
     op->operands[LF_DROPOUT_SCHEDULE] = b->program->schedule;
-    op->operands[LF_DROPOUT_Y] = entry->y = lf_builder_acts(b, layer->outputs, "", layer->name);
+    op->operands[LF_DROPOUT_Y] = lf_builder_acts(b, layer->outputs, "", layer->name);
     op->rate = layer->rate;
     op->stream = (uint32_t)(layer - b->params->model->layers);
-    return entry->y;
+    return op->operands[LF_DROPOUT_Y];
 }
 
 static lf_tensor_id forward_layer_norm(lf_builder *b, const lf_layer *layer, lf_tensor_id x)
@@ -83,9 +84,9 @@ static lf_tensor_id forward_layer_norm(lf_builder *b, const lf_layer *layer, lf_
     op->operands[LF_NORM_GAMMA] = lf_builder_param(b, "", layer, "gamma");
     op->operands[LF_NORM_BETA] = lf_builder_param(b, "", layer, "beta");
     op->operands[LF_NORM_STATS] = entry->stats = lf_builder_acts(b, 2, "stats/", layer->name);
-    op->operands[LF_NORM_Y] = entry->y = lf_builder_acts(b, layer->outputs, "", layer->name);
+    op->operands[LF_NORM_Y] = lf_builder_acts(b, layer->outputs, "", layer->name);
     op->eps = layer->eps;
-    return entry->y;
+    return op->operands[LF_NORM_Y];
 }
 
 // In training the batch's own statistics, which also move the running ones; elsewhere the running ones.
@@ -109,8 +110,8 @@ static lf_tensor_id forward_batch_norm(lf_builder *b, const lf_layer *layer, lf_
     op->operands[LF_NORM_GAMMA] = lf_builder_param(b, "", layer, "gamma");
     op->operands[LF_NORM_BETA] = lf_builder_param(b, "", layer, "beta");
     op->operands[LF_NORM_STATS] = entry->stats;
-    op->operands[LF_NORM_Y] = entry->y = lf_builder_acts(b, width, "", layer->name);
-    return entry->y;
+    op->operands[LF_NORM_Y] = lf_builder_acts(b, width, "", layer->name);
+    return op->operands[LF_NORM_Y];
 }
 
 static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_tensor_id x);
@@ -122,12 +123,12 @@ static lf_tensor_id forward_residual(lf_builder *b, size_t index, lf_tensor_id x
     lf_tensor_id inner = forward_layers(b, index + 1, index + 1 + layer->span, x), none = LF_NO_TENSOR, shortcut = x;
     if (layer->inputs != layer->outputs)
         shortcut = add_linear(b, layer, NULL, x, &none);
-    lf_tape_entry *join = add_entry(b, LF_TAPE_JOIN, layer, x);
+    add_entry(b, LF_TAPE_JOIN, layer, x);
     lf_op *op = lf_builder_op(b, LF_OP_ADD, LF_PHASE_FORWARD, layer->outputs, layer->outputs);
     op->operands[LF_ADD_A] = inner;
     op->operands[LF_ADD_B] = shortcut;
-    op->operands[LF_ADD_Y] = join->y = lf_builder_acts(b, layer->outputs, "sum/", layer->name);
-    return join->y;
+    op->operands[LF_ADD_Y] = lf_builder_acts(b, layer->outputs, "sum/", layer->name);
+    return op->operands[LF_ADD_Y];
 }
 
 static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_tensor_id x)
