@@ -109,7 +109,6 @@ static lf_device *cpu_open(uint32_t index, lf_error *err)
     cpu_host_blas_single(); // the pool's threads are all the threads there are
     cpu->base.impl = &impl;
     cpu->f32 = cpu_host_kernels();
-    fill_info(&cpu->base.info);
     return &cpu->base;
 }
 

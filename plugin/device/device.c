@@ -74,18 +74,26 @@ static const found *find_named(const found *all, size_t count, const char *spec)
     return NULL;
 }
 
+// Puts "separator, id" and, if there is one, ": reason" at the end of what `text` holds; what does not fit is cut.
+static void append(char *text, size_t size, const char *separator, const char *id, const char *reason)
+{
+    size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s%s%s%s", used ? separator : "", id, *reason ? ": " : "", reason);
+}
+
+// Why a device that was asked for cannot be used is part of the answer; "auto" asks for all of them.
 static void set_not_found(const found *all, size_t count, const char *spec, lf_error *err)
 {
-    char list[512] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < count && used < sizeof list; i++)
-        if (!all[i].info.unavailable[0])
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", all[i].info.id);
-    lf_error_set(err, LF_ENOTFOUND, "device \"%s\": there is none; this machine has %s", spec, used ? list : "none at all");
-    for (size_t i = 0; i < count; i++) // a whole backend may be missing, and says why
-        if (all[i].info.unavailable[0] && !strncmp(spec, all[i].info.backend, strlen(all[i].info.backend)))
-            lf_error_set(err, LF_ENOTFOUND, "device \"%s\": %s; this machine has %s", spec, all[i].info.unavailable,
-                         used ? list : "none at all");
+    char usable[256] = "", missing[512] = "";
+    for (size_t i = 0; i < count; i++) {
+        const lf_device_info *info = &all[i].info;
+        if (!info->unavailable[0])
+            append(usable, sizeof usable, ", ", info->id, "");
+        else if (!strcmp(spec, "auto") || !strncmp(spec, info->backend, strlen(info->backend)))
+            append(missing, sizeof missing, "; ", info->id, info->unavailable);
+    }
+    lf_error_set(err, LF_ENOTFOUND, "device \"%s\": %s; this machine has %s", spec, *missing ? missing : "there is none",
+                 *usable ? usable : "none at all");
 }
 
 static bool find(const char *spec, found *which, lf_error *err)
@@ -171,6 +179,11 @@ lf_exec *lf_device_exec_create(lf_device *dev, const lf_program *prog, const lf_
 {
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         assert(!prog->region_size[i] || (regions->region[i] && regions->region[i]->size >= prog->region_size[i]));
+    for (size_t o = 0; o < prog->op_count; o++) {
+        const lf_operand_info *operands = lf_op_info_of(prog->ops[o].kind)->operands;
+        for (unsigned i = 0; i < LF_OPERAND_MAX && operands[i].role; i++)
+            assert(operands[i].optional || prog->ops[o].operands[i] != LF_NO_TENSOR);
+    }
     lf_exec *exec = dev->impl->exec_create(dev, prog, regions, err);
     if (exec)
         dev->live_execs++;

@@ -42,10 +42,11 @@ typedef struct lf_device_impl {
     void (*buffer_destroy)(lf_device *dev, lf_buffer *buf);
     bool (*buffer_write)(lf_device *dev, lf_buffer *dst, size_t offset, const void *src, size_t size, lf_error *err);
     bool (*buffer_read)(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err);
+    // `prog` is borrowed and must outlive the exec.
     lf_exec *(*exec_create)(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
     void (*exec_destroy)(lf_device *dev, lf_exec *exec);
     // Queues `steps` consecutive steps of phases first..last as one submission and may return before they are done.
-    // Adds `steps` to the schedule's counter if the update phase, or the program's last phase, is among them.
+    // Adds `steps` to the schedule's counter where lf_program_advances says so.
     bool (*exec_run)(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
     bool (*wait)(lf_device *dev, lf_error *err); // until all that was queued is done
 } lf_device_impl;
@@ -53,7 +54,7 @@ typedef struct lf_device_impl {
 // The head of every backend's device and buffer.
 struct lf_device {
     const lf_device_impl *impl;
-    lf_device_info info;
+    lf_device_info info;              // filled by lf_device_open, as list() gave it
     uint64_t submissions, dispatches; // counted by the backend since the device was opened
     size_t live_buffers, live_execs;  // counted by the seam; zero before destroy
 };
@@ -77,6 +78,7 @@ lf_buffer *lf_device_buffer_create(lf_device *dev, size_t size, lf_error *err);
 void lf_device_buffer_destroy(lf_device *dev, lf_buffer *buf);
 bool lf_device_buffer_write(lf_device *dev, lf_buffer *dst, size_t offset, const void *src, size_t size, lf_error *err);
 bool lf_device_buffer_read(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err);
+// `prog` is borrowed, as the regions are; both must outlive the exec.
 lf_exec *lf_device_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
 void lf_device_exec_destroy(lf_device *dev, lf_exec *exec);
 bool lf_device_exec_run(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);

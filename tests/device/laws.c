@@ -1,4 +1,9 @@
 // What holds on every device, to the bit where bits are promised.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "cpu/cpu.h"
 #include "cpu/host.h"
 #include "suite.h"
@@ -153,6 +158,14 @@ static void training_lowers_the_loss(void **state)
     trainer_finish(&t);
 }
 
+static void expect_advances(test_trainer *t, lf_phase first, lf_phase last, bool advances)
+{
+    uint32_t before = rig_counter(&t->rig);
+    assert_int_equal(lf_program_advances(t->program, first, last), advances);
+    rig_run(&t->rig, first, last, 1);
+    assert_int_equal(rig_counter(&t->rig) - before, advances);
+}
+
 static void the_counter_moves_with_the_last_phase_alone(void **state)
 {
     (void)state;
@@ -161,19 +174,46 @@ static void the_counter_moves_with_the_last_phase_alone(void **state)
     rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_FORWARD, 3);
     rig_run(&t.rig, LF_PHASE_BACKWARD, LF_PHASE_REDUCE, 2);
     assert_int_equal(rig_counter(&t.rig), 0);
-    rig_run(&t.rig, LF_PHASE_UPDATE, LF_PHASE_UPDATE, 1);
-    assert_int_equal(rig_counter(&t.rig), 1);
+    expect_advances(&t, LF_PHASE_LOAD, LF_PHASE_REDUCE, false);
+    expect_advances(&t, LF_PHASE_UPDATE, LF_PHASE_UPDATE, true);
+    expect_advances(&t, LF_PHASE_LOAD, LF_PHASE_UPDATE, true);
     trainer_finish(&t);
 
     test_training evaluation = small;
     evaluation.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE };
     trainer_init(&t, device, &evaluation, false);
-    rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_LOAD, 1);
-    assert_int_equal(rig_counter(&t.rig), 0);
-    rig_run(&t.rig, LF_PHASE_FORWARD, LF_PHASE_FORWARD, 1);
-    assert_int_equal(rig_counter(&t.rig), 1);
+    expect_advances(&t, LF_PHASE_LOAD, LF_PHASE_LOAD, false);
+    expect_advances(&t, LF_PHASE_FORWARD, LF_PHASE_FORWARD, true);
+    expect_advances(&t, LF_PHASE_FORWARD, LF_PHASE_REDUCE, true);
+    expect_advances(&t, LF_PHASE_BACKWARD, LF_PHASE_REDUCE, false); // behind the program's last phase
+    expect_advances(&t, LF_PHASE_UPDATE, LF_PHASE_UPDATE, true);
     rig_run(&t.rig, LF_PHASE_LOAD, LF_PHASE_UPDATE, 4);
-    assert_int_equal(rig_counter(&t.rig), 5);
+    assert_int_equal(rig_counter(&t.rig), 7);
+    trainer_finish(&t);
+}
+
+// In a child process, for the seam asserts; the program that lacks an operand is the child's own.
+static void an_operand_that_is_not_optional_must_be_there(void **state)
+{
+    (void)state;
+#ifdef NDEBUG
+    skip(); // assertions are off
+#endif
+    test_trainer t;
+    trainer_init(&t, device, &small, false);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        lf_error err;
+        signal(SIGABRT, SIG_DFL);
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+        t.program->ops[1].operands[LF_LINEAR_BIAS] = LF_NO_TENSOR;
+        lf_device_exec_create(device, t.program, &t.rig.regions, &err);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
     trainer_finish(&t);
 }
 
@@ -318,6 +358,7 @@ int run_law_tests(void)
         cmocka_unit_test(two_programs_share_a_device),
         cmocka_unit_test(training_lowers_the_loss),
         cmocka_unit_test(the_counter_moves_with_the_last_phase_alone),
+        cmocka_unit_test(an_operand_that_is_not_optional_must_be_there),
         cmocka_unit_test(a_nan_in_x_comes_out_as_the_nan_loss_of_its_row),
         cmocka_unit_test(any_number_of_threads_gives_equal_bits),
         cmocka_unit_test(any_instruction_set_gives_equal_bits),

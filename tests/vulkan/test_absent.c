@@ -1,6 +1,7 @@
 // What is missing is a row that says so, not a failure to start. The environment takes something away; the argument is
 // what the row must speak of.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device/device.h"
@@ -34,6 +35,13 @@ int main(int argc, char **argv)
     dev = lf_device_open("auto", &err);
     if (!dev) {
         printf("auto: %s\n", err.text);
+        failed = 1;
+    }
+    lf_device_close(dev);
+    setenv("LAVAFLOW_THREADS", "none", 1); // takes the cpu away too: auto names every reason
+    dev = lf_device_open("auto", &err);
+    if (dev || !strstr(err.text, expected) || !strstr(err.text, "LAVAFLOW_THREADS") || !strstr(err.text, "none at all")) {
+        printf("auto: \"%s\" does not speak of \"%s\" and of LAVAFLOW_THREADS\n", err.text, expected);
         failed = 1;
     }
     lf_device_close(dev);
