@@ -42,7 +42,7 @@ lf.step = steps.step
 ---
 --- model, data: required. validation: a part, evaluated after every epoch. loss: "cross_entropy" (logits; class numbers
 --- from 0) or "mse". optimizer: lf.adam {} unless given. batch 64, epochs 10, seed 0, shuffle true. max_steps: ends
---- sooner. device: "auto" (the fastest hardware GPU, then the CPU), "cpu", "vulkan:0", part of a name ("vulkan:NAME"),
+--- sooner. device: "auto" (the first hardware GPU, else the CPU), "cpu", "vulkan:0", part of a name ("vulkan:NAME"),
 --- a UUID. window: MiB for resident rows; larger data is streamed. on_epoch(epoch, logs): false stops. checkpoint: file
 --- written after every epoch and when stopped; resume: such a file to go on from; the
 --- same path as checkpoint may not exist yet. digest_every: steps. record: a run

@@ -127,7 +127,7 @@ local function run_step(step, bound)
     rec:log("error", message)
     bound.reporter:log("error", message)
   end
-  rec:end_step(step.name, status, status == "completed" and step.output or {})
+  rec:end_step(status, status == "completed" and step.output or {})
   return status
 end
 
@@ -196,10 +196,14 @@ local stop = setmetatable({}, { __tostring = function() return "explained" end }
 local function explaining(step, device, say)
   local s = session.create(step, {})
   local function leave() error(stop, 0) end
-  function s.train(_, given)
-    say(training.explain("s:train", given, { device = device }))
-    leave()
+  local function explained_by(where, explain)
+    return function(_, given)
+      say(explain(where, given, { device = device }))
+      leave()
+    end
   end
+  s.train = explained_by("s:train", training.explain_train)
+  s.distill = explained_by("s:distill", training.explain_distill)
   s.evaluate, s.predict, s.metric = leave, leave, leave
   s.output = setmetatable({}, { __index = leave })
   return s

@@ -216,12 +216,7 @@ function training.train(where, given, context)
   return start(where, check_training(where, train_rules, given, context), context)
 end
 
---- Trains a student on the labels and on what teachers say of the same rows.
---- @param where string
---- @param given table
---- @param context lavaflow.context
---- @return lavaflow.history
-function training.distill(where, given, context)
+local function check_distillation(where, given, context)
   local t = check_training(where, distill_rules, given, context)
   if (t.teacher == nil) == (t.teachers == nil) then
     options.fail("%s: teacher: expected either teacher, a model, or teachers, an array of them; got %s", where,
@@ -231,13 +226,28 @@ function training.distill(where, given, context)
   for i, teacher in ipairs(t.teachers) do options.value(where, ("teachers[%d]"):format(i), MODEL, teacher) end
   if #t.teachers == 0 then options.fail("%s: teachers: expected at least one model, got none", where) end
   t.model = t.student
-  return start(where, t, context)
+  return t
 end
 
---- The step programs of a training, in words.
+--- Trains a student on the labels and on what teachers say of the same rows.
+--- @param where string
+--- @param given table
+--- @param context lavaflow.context
+--- @return lavaflow.history
+function training.distill(where, given, context)
+  return start(where, check_distillation(where, given, context), context)
+end
+
+--- The step programs of training.train, in words.
 --- @return string
-function training.explain(where, given, context)
+function training.explain_train(where, given, context)
   return options.call(core.explain, check_training(where, train_rules, given, context))
+end
+
+--- The step programs of training.distill, in words.
+--- @return string
+function training.explain_distill(where, given, context)
+  return options.call(core.explain, check_distillation(where, given, context))
 end
 
 --- Loss and accuracy of a model on a part, whose weights stay.

@@ -92,6 +92,37 @@ const char *lf_field_string(lua_State *L, int index, const char *name, const cha
     return value;
 }
 
+static void need(lua_State *L, int index, const char *name, const char *expected)
+{
+    if (lua_getfield(L, index, name) == LUA_TNIL)
+        luaL_error(L, "%s: expected %s, got nothing", name, expected);
+    lua_pop(L, 1);
+}
+
+lua_Integer lf_need_integer(lua_State *L, int index, const char *name, lua_Integer least, lua_Integer most)
+{
+    need(L, index, name, "a whole number");
+    return lf_field_integer(L, index, name, least, least, most);
+}
+
+double lf_need_number(lua_State *L, int index, const char *name)
+{
+    need(L, index, name, "a number");
+    return lf_field_number(L, index, name, 0);
+}
+
+bool lf_need_boolean(lua_State *L, int index, const char *name)
+{
+    need(L, index, name, "true or false");
+    return lf_field_boolean(L, index, name, false);
+}
+
+const char *lf_need_string(lua_State *L, int index, const char *name)
+{
+    need(L, index, name, "a string");
+    return lf_field_string(L, index, name, NULL);
+}
+
 void lf_set_number(lua_State *L, const char *name, double value)
 {
     if (isnan(value))

@@ -39,6 +39,12 @@ double lf_field_number(lua_State *L, int index, const char *name, double otherwi
 bool lf_field_boolean(lua_State *L, int index, const char *name, bool otherwise);
 const char *lf_field_string(lua_State *L, int index, const char *name, const char *otherwise); // borrowed of the table
 
+// The same without a default: absent fields raise too. The defaults of what scripts give stand in Lua alone.
+lua_Integer lf_need_integer(lua_State *L, int index, const char *name, lua_Integer least, lua_Integer most);
+double lf_need_number(lua_State *L, int index, const char *name);
+bool lf_need_boolean(lua_State *L, int index, const char *name);
+const char *lf_need_string(lua_State *L, int index, const char *name);
+
 // Set a field of the table on top of the stack. Absent values (NaN, empty text) set nothing.
 void lf_set_number(lua_State *L, const char *name, double value);
 void lf_set_integer(lua_State *L, const char *name, uint64_t value);

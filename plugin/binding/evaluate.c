@@ -11,8 +11,8 @@ static void read_params(lua_State *L, lf_evaluate_params *p)
     *p = (lf_evaluate_params){ .model = lf_field_model(L, 1) };
     if (!p->model->initialised)
         luaL_error(L, "model: it has no weights yet: train it, load it or call model:init(seed)");
-    p->batch = (uint32_t)lf_field_integer(L, 1, "batch", 256, 1, 1 << 24);
-    p->device = lf_field_string(L, 1, "device", "auto");
+    p->batch = (uint32_t)lf_need_integer(L, 1, "batch", 1, 1 << 24);
+    p->device = lf_need_string(L, 1, "device");
     p->window = (uint64_t)(lf_field_number(L, 1, "window", 0) * 0x1p20);
 }
 
@@ -22,7 +22,7 @@ static int evaluate(lua_State *L)
     read_params(L, &params);
     if (!lf_field_part(L, 1, "data", &params.data, &params.part))
         return luaL_error(L, "data: expected a part of a data set, got nothing");
-    const char *loss = lf_field_string(L, 1, "loss", "cross_entropy");
+    const char *loss = lf_need_string(L, 1, "loss");
     if (!lf_loss_find(loss, &params.loss))
         return luaL_error(L, "loss: unknown \"%s\"", loss);
     lf_evaluation result;

@@ -158,6 +158,12 @@ static int model_definition(lua_State *L)
     return 1;
 }
 
+// By kind: an alpha of zero is one too.
+static bool has_alpha(const lf_layer *layer)
+{
+    return layer->kind == LF_LAYER_ACTIVATION && lf_activation_default_alpha(layer->activation) != 0;
+}
+
 static int model_layers(lua_State *L)
 {
     const lf_model *model = lf_check_model(L, 1);
@@ -171,7 +177,7 @@ static int model_layers(lua_State *L)
         lf_set_integer(L, "outputs", layer->outputs);
         if (layer->kind == LF_LAYER_LINEAR)
             lf_set_string(L, "init", lf_init_name(layer->init));
-        if (layer->alpha != 0)
+        if (has_alpha(layer))
             lf_set_number(L, "alpha", (double)layer->alpha);
         if (layer->kind == LF_LAYER_DROPOUT)
             lf_set_number(L, "rate", (double)layer->rate);
@@ -296,7 +302,7 @@ static void add_layers(lua_State *L, luaL_Buffer *buffer, const lf_model *model,
             lua_pushfstring(L, "linear(%d -> %d)", (int)layer->inputs, (int)layer->outputs);
         else if (layer->kind == LF_LAYER_BATCH_NORM || layer->kind == LF_LAYER_LAYER_NORM)
             lua_pushfstring(L, "%s(%d)", kind, (int)layer->outputs);
-        else if (option != 0) {
+        else if (layer->kind == LF_LAYER_DROPOUT || has_alpha(layer)) {
             char number[32]; // lua_pushfstring would show every digit of the float
             snprintf(number, sizeof number, "%.7g", option);
             lua_pushfstring(L, "%s(%s)", kind, number);

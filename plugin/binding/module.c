@@ -54,8 +54,8 @@ static int import_mnist(lua_State *L)
     return lf_import_mnist(folder, out, &err) ? 0 : lf_raise(L, &err);
 }
 
-// Where messages go. Messages may come from other threads, where Lua cannot run: they are kept and given to the
-// function at the next call of core.log_flush, or at once on the thread that set it.
+// Where messages go. They may come from other threads, where Lua cannot run: they are kept until core.log_lines asks
+// for them.
 typedef struct log_line {
     struct log_line *next;
     lf_log_level level;

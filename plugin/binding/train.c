@@ -90,10 +90,12 @@ static void read_schedule(lua_State *L, lf_schedule *s)
     lua_pop(L, 2);
 }
 
-// The option `teachers`, an array of models.
-static unsigned read_teachers(lua_State *L, const lf_model *teachers[TEACHER_MAX])
+// The option `teachers`, an array of models, and with it temperature and alpha.
+static void read_teachers(call *c)
 {
-    unsigned count = 0;
+    lua_State *L = c->L;
+    lf_train_params *p = &c->params;
+    p->teachers = c->teachers;
     if (lua_getfield(L, OPTIONS, "teachers") == LUA_TTABLE) {
         lua_Integer given = luaL_len(L, -1);
         if (given > TEACHER_MAX)
@@ -103,12 +105,15 @@ static unsigned read_teachers(lua_State *L, const lf_model *teachers[TEACHER_MAX
             const lf_model *teacher = lf_check_model(L, lua_gettop(L));
             if (!teacher->initialised)
                 luaL_error(L, "teacher %d has no weights yet: train it or load it", (int)i);
-            teachers[count++] = teacher;
+            c->teachers[p->teacher_count++] = teacher;
             lua_pop(L, 1);
         }
     }
     lua_pop(L, 1);
-    return count;
+    if (!p->teacher_count)
+        return;
+    p->temperature = (float)lf_need_number(L, OPTIONS, "temperature");
+    p->alpha = (float)lf_need_number(L, OPTIONS, "alpha");
 }
 
 static void read_optimizer(lua_State *L, lf_optimizer *optimizer, lf_schedule *schedule)
@@ -133,30 +138,32 @@ static void read_optimizer(lua_State *L, lf_optimizer *optimizer, lf_schedule *s
     lua_pop(L, 1);
 }
 
-static void read_params(lua_State *L, lf_train_params *p)
+// What training and its explanation share.
+static void read_params(call *c)
 {
+    lua_State *L = c->L;
+    lf_train_params *p = &c->params;
     luaL_checktype(L, OPTIONS, LUA_TTABLE);
     *p = (lf_train_params){ .model = lf_field_model(L, OPTIONS) };
     if (!lf_field_part(L, OPTIONS, "data", &p->data, &p->part))
         luaL_error(L, "data: expected a part of a data set, got nothing");
     if (!lf_field_part(L, OPTIONS, "validation", &p->validation, &p->validation_part))
         p->validation = NULL;
-    const char *loss = lf_field_string(L, OPTIONS, "loss", "cross_entropy");
+    const char *loss = lf_need_string(L, OPTIONS, "loss");
     if (!lf_loss_find(loss, &p->loss))
         luaL_error(L, "loss: unknown \"%s\"", loss);
     read_optimizer(L, &p->optimizer, &p->schedule);
-    p->batch = (uint32_t)lf_field_integer(L, OPTIONS, "batch", 64, 1, 1 << 24);
-    p->epochs = (uint64_t)lf_field_integer(L, OPTIONS, "epochs", 10, 1, INT32_MAX);
-    p->seed = (uint64_t)lf_field_integer(L, OPTIONS, "seed", 0, LUA_MININTEGER, LUA_MAXINTEGER);
+    p->batch = (uint32_t)lf_need_integer(L, OPTIONS, "batch", 1, 1 << 24);
+    p->epochs = (uint64_t)lf_need_integer(L, OPTIONS, "epochs", 1, INT32_MAX);
+    p->seed = (uint64_t)lf_need_integer(L, OPTIONS, "seed", LUA_MININTEGER, LUA_MAXINTEGER);
     p->max_steps = (uint64_t)lf_field_integer(L, OPTIONS, "max_steps", 0, 0, LUA_MAXINTEGER);
-    p->shuffle = lf_field_boolean(L, OPTIONS, "shuffle", true);
-    p->device = lf_field_string(L, OPTIONS, "device", "auto");
+    p->shuffle = lf_need_boolean(L, OPTIONS, "shuffle");
+    p->device = lf_need_string(L, OPTIONS, "device");
     p->window = (uint64_t)(lf_field_number(L, OPTIONS, "window", 0) * 0x1p20);
     p->checkpoint = lf_field_string(L, OPTIONS, "checkpoint", NULL);
     p->resume = lf_field_string(L, OPTIONS, "resume", NULL);
-    p->temperature = (float)lf_field_number(L, OPTIONS, "temperature", 4);
-    p->alpha = (float)lf_field_number(L, OPTIONS, "alpha", .7);
     p->digest_every = (uint64_t)lf_field_integer(L, OPTIONS, "digest_every", 0, 0, LUA_MAXINTEGER);
+    read_teachers(c);
 }
 
 // A failure of the run file stops the training at its next submission.
@@ -365,10 +372,8 @@ static int train(lua_State *L)
 {
     call c = { .L = L };
     lua_settop(L, 1);
-    read_params(L, &c.params);
-    c.params.teachers = c.teachers;
-    c.params.teacher_count = read_teachers(L, c.teachers);
-    c.name = lf_field_string(L, OPTIONS, "name", "train");
+    read_params(&c);
+    c.name = lf_need_string(L, OPTIONS, "name");
     if (lua_getfield(L, OPTIONS, "run") != LUA_TNIL)
         c.run = lf_check_run(L, lua_gettop(L));
     lua_settop(L, 1);
@@ -403,11 +408,11 @@ static int train(lua_State *L)
 
 static int explain(lua_State *L)
 {
-    lf_train_params params;
+    call c = { .L = L };
     lf_error err;
     lua_settop(L, 1);
-    read_params(L, &params);
-    char *text = lf_train_explain(&params, &err);
+    read_params(&c);
+    char *text = lf_train_explain(&c.params, &err);
     if (!text)
         return lf_raise(L, &err);
     lua_pushstring(L, text);

@@ -49,8 +49,9 @@ local function train(case, device, data, steps)
   end
   local model <close> = core.model(layers)
   local history = core.train {
-    model = model, data = data.train, optimizer = { kind = "adam", lr = 1e-3 }, batch = case.batch,
-    epochs = math.ceil(steps * case.batch / case.rows) + 1, max_steps = steps, seed = 1, device = device,
+    model = model, data = data.train, loss = "cross_entropy", optimizer = { kind = "adam", lr = 1e-3 },
+    batch = case.batch, epochs = math.ceil(steps * case.batch / case.rows) + 1, max_steps = steps, seed = 1,
+    shuffle = true, device = device, name = "train",
   }
   return history.seconds / history.steps * 1e6
 end
