@@ -87,7 +87,7 @@ end
 
 function Record:begin_step(name)
   self.steps = self.steps + 1
-  self.step_path = "step_" .. self.steps
+  self.step_path, self.step_name = "step_" .. self.steps, name
   self.run:group(self.step_path, "NXprocess")
   self.run:set(self.step_path .. "/name", name)
   self.run:set(self.step_path .. "/sequence_index", self.steps)
@@ -101,10 +101,10 @@ local function is_model(file)
   return ok and content["@format"] == "lavaflow-model"
 end
 
---- @param name string of the step
 --- @param status string "completed", "failed" or "interrupted"
---- @param outputs table<string, string> those that it wrote
-function Record:end_step(name, status, outputs)
+--- @param outputs table<string, string> those that the step wrote
+function Record:end_step(status, outputs)
+  local name = self.step_name
   self.run:set(self.step_path .. "/t_end", self.run:time())
   self.run:set(self.step_path .. "/status", status)
   if next(outputs) then self.run:group(self.step_path .. "/outputs", "NXcollection") end
@@ -112,7 +112,7 @@ function Record:end_step(name, status, outputs)
     self.run:set(self.step_path .. "/outputs/" .. key, outputs[key])
     if is_model(outputs[key]) then self.run:model(name, key, outputs[key]) end
   end
-  self.step_path = nil
+  self.step_path, self.step_name = nil, nil
   self:log("info", ("step %s %s"):format(name, status))
 end
 
@@ -136,19 +136,29 @@ function Record:teachers(name, teachers)
   end
 end
 
+-- A parameter's value: plain ones as they are, arrays of numbers as text, "1 3"; nil for what else options hold.
+local function parameter(value)
+  local kind = type(value)
+  if kind == "number" or kind == "string" or kind == "boolean" then return value end
+  return kind == "table" and math.type(value[1]) and table.concat(value, " ") or nil
+end
+
+-- `kind` goes by `name`, the other options by their own names after `prefix`.
+local function add_parameters(values, source, name, prefix)
+  for _, key in ipairs(options.names(source)) do
+    values[key == "kind" and name or prefix .. key] = parameter(source[key])
+  end
+end
+
 --- A training outside a workflow: its options are the parameters, its script is what the interpreter runs.
 function Record:training(t)
   local name = type(arg) == "table" and arg[0]
   local text = name and files.read(name)
   if text then self:script(name, text) end
-  local values = { optimizer = t.optimizer.kind }
-  for _, source in ipairs { t, t.optimizer } do
-    for _, key in ipairs(options.names(source)) do
-      local kind = type(source[key])
-      local plain = kind == "number" or kind == "string" or kind == "boolean"
-      if plain and key ~= "kind" then values[key] = source[key] end
-    end
-  end
+  local values = {}
+  add_parameters(values, t, nil, "")
+  add_parameters(values, t.optimizer, "optimizer", "")
+  if t.optimizer.schedule then add_parameters(values, t.optimizer.schedule, "schedule", "schedule_") end
   self:parameters(values, "")
   for _, part in ipairs { t.data, t.validation } do
     self:input(part.path)
@@ -161,7 +171,7 @@ end
 function Record:finish_training(path, ok, result)
   local status = ok and "completed" or core.interrupted() and "interrupted" or "failed"
   if not ok then self:log("error", tostring(result)) end
-  self:end_step("train", status, {})
+  self:end_step(status, {})
   self:save(path, status, ok and 0 or 1)
 end
 

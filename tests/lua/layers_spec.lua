@@ -40,6 +40,14 @@ describe("layers", function()
       tostring(every_layer()))
   end)
 
+  it("print_an_option_of_zero", function()
+    local zeros = lf.sequential { lf.dropout(0), lf.linear(4, 4), lf.leaky_relu(0), lf.linear(4, 4), lf.elu(0) }
+    assert.equal("sequential { dropout(0), linear(4 -> 4), leaky_relu(0), linear(4 -> 4), elu(0) }", tostring(zeros))
+    local layers = zeros:layers()
+    assert.same({ 0, 0 }, { layers[3].alpha, layers[5].alpha })
+    assert.is_nil(lf.mlp({ 4, 3, 2 }):layers()[2].alpha)
+  end)
+
   it("are_saved_and_loaded_with_their_statistics", function()
     local history, model = train {}
     local path = folder .. "/layers.h5"

@@ -193,6 +193,28 @@ describe("training", function()
     assert.equal("cpu", entry.system.device_0.id)
     assert.equal(history.final.val_loss, entry.metrics.first.val_loss.value[2])
     assert.equal(history.digest, entry.digests.first.sha256[2])
+    assert.equal("first", entry.step_1.name)
+    helper.has(table.concat(entry.log.text, "\n"), "step first completed")
+  end)
+
+  it("record_holds_the_schedule", function()
+    local run_file = folder .. "/schedule.h5"
+    local function parameters(schedule)
+      train { record = run_file, optimizer = lf.adam { lr = 0.02, schedule = schedule } }
+      return core.h5_read(run_file, "/entry/parameters", 100)
+    end
+    local values = parameters { "multistep", milestones = { 1, 3 }, gamma = 0.5, warmup = 1, per = "epoch" }
+    assert.equal("adam", values.optimizer)
+    assert.equal(0.02, values.lr)
+    assert.equal("multistep", values.schedule)
+    assert.equal("1 3", values.schedule_milestones)
+    assert.equal(0.5, values.schedule_gamma)
+    assert.equal(1, values.schedule_warmup)
+    assert.equal(1, values.schedule_per_epoch)
+    values = parameters "cosine"
+    assert.equal("cosine", values.schedule)
+    assert.equal(0, values.schedule_final)
+    assert.is_nil(parameters(nil).schedule)
   end)
 
   it("record_of_a_failure_says_so", function()
@@ -202,6 +224,32 @@ describe("training", function()
     assert.equal("failed", entry.status)
     assert.equal(1, entry.exit_code)
     helper.has(table.concat(entry.log.text, "\n"), "mine")
+  end)
+end)
+
+describe("the plugin's own functions", function()
+  it("have_no_defaults_of_their_own", function()
+    local model = lf.mlp { 4, 8, 3, seed = 1 }
+    local function without(fn, given, names)
+      for _, name in ipairs(names) do
+        local value = given[name]
+        given[name] = nil
+        helper.has(helper.message(fn, given), name .. ": expected")
+        given[name] = value
+      end
+      fn(given)
+    end
+    local given = { model = model, data = data.train, loss = "cross_entropy", optimizer = lf.adam(), batch = 8,
+      epochs = 1, seed = 1, shuffle = true, device = "cpu", name = "train" }
+    local names = { "model", "data", "loss", "optimizer", "batch", "epochs", "seed", "shuffle", "device" }
+    without(core.explain, given, names)
+    names[#names + 1] = "name"
+    without(core.train, given, names)
+    given.teachers, given.temperature, given.alpha = { model }, 4.0, 0.7
+    without(core.train, given, { "temperature", "alpha" })
+    given = { model = model, data = data.test, loss = "cross_entropy", batch = 8, device = "cpu" }
+    without(core.evaluate, given, { "model", "data", "loss", "batch", "device" })
+    without(core.predict, given, { "model", "batch", "device" })
   end)
 end)
 

@@ -96,6 +96,30 @@ describe("the command line", function()
     assert.is_false(helper.exists(folder .. "/out"))
   end)
 
+  it("explains_a_distillation_and_trains_nothing", function()
+    helper.write(folder .. "/distill.lua", [[
+local lf = require "lavaflow"
+lf.step "distilled" {
+  input = { data = "good.h5" }, output = { model = "out/student.h5" },
+  run = function(s)
+    local model = lf.mlp { 4, 8, 3 }
+    s:distill { teacher = lf.mlp { 4, 16, 3, seed = 1 }, student = model, data = lf.dataset(s.input.data).train,
+      device = "cpu", on_epoch = function() error "it trains" end }
+    model:save(s.output.model)
+  end,
+}
+]])
+    local result = lavaflow("explain", "distill.lua", "--program")
+    assert.same({ 0, "" }, { result.code, result.err })
+    assert.is_truthy(result.out:find "step distilled\n.*distill.*linear_dw.*adam")
+    assert.is_false(helper.exists(folder .. "/out"))
+    helper.write(folder .. "/distill.lua", (helper.read(folder .. "/distill.lua"):gsub("16, 3", "16, 2")))
+    result = lavaflow("explain", "distill.lua", "--program")
+    assert.equal(1, result.code)
+    helper.has(result.err, "teacher 1 has 2 outputs, but the student has 3")
+    helper.remove(folder .. "/distill.lua")
+  end)
+
   it("updates_one_line_per_training_on_a_terminal", function()
     local result = helper.run({ helper.python, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", helper.lavaflow, "run",
       "flow.lua", "train", "epochs=5", "--record", "terminal.h5" },
