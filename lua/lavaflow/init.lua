@@ -42,11 +42,11 @@ lf.step = steps.step
 ---
 --- model, data: required. validation: a part, evaluated after every epoch. loss: "cross_entropy" (logits; class numbers
 --- from 0) or "mse". optimizer: lf.adam {} unless given. batch 64, epochs 10, seed 0, shuffle true. max_steps: ends
---- sooner. device: "auto" (the first hardware GPU, else the CPU), "cpu", "vulkan:0", part of a name ("vulkan:NAME"),
---- a UUID. window: MiB for resident rows; larger data is streamed. on_epoch(epoch, logs): false stops. checkpoint: file
---- written after every epoch and when stopped; resume: such a file to go on from; the
---- same path as checkpoint may not exist yet. digest_every: steps. record: a run
---- file of this training. progress: true prints how it goes.
+--- sooner. device: "auto" (the first discrete GPU, else any GPU, else the CPU), "cpu", "vulkan:0", part of a name
+--- ("vulkan:NAME"), a UUID. window: MiB for resident rows; larger data is streamed. on_epoch(epoch, logs): false stops.
+--- checkpoint: file written after every epoch and when stopped; resume: such a file to go on from; the same path as
+--- checkpoint may not exist yet. digest_every: steps. record: a run file of this training. progress: true prints how
+--- it goes.
 --- @param given table
 --- @return lavaflow.history
 function lf.train(given) return training.train("lf.train", given, {}) end

@@ -129,8 +129,11 @@ function Record:save(path, status, exit_code)
   self.run:save(path, status, exit_code)
 end
 
---- The models that a distillation learnt from.
-function Record:teachers(name, teachers)
+--- What a training took, and the models that a distillation learnt from.
+function Record:trained(name, history, teachers)
+  for _, count in ipairs { "submissions", "dispatches", "seconds" } do
+    self.run:set(("metrics/%s@%s"):format(name, count), history[count])
+  end
   for i, teacher in ipairs(teachers) do
     self.run:set(("metrics/%s@teacher_%d"):format(name, i), teacher:digest())
   end

@@ -151,7 +151,7 @@ local function run(t, context)
   t.run = context.record and context.record.run
   local line <close> = bind_events(t, context)
   local history = options.call(core.train, t)
-  if t.teachers and context.record then context.record:teachers(t.name, t.teachers) end
+  if context.record then context.record:trained(t.name, history, t.teachers or {}) end
   training.drain_log(context)
   line:finished(history)
   return history

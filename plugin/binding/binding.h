@@ -55,8 +55,8 @@ void lf_push_device_info(lua_State *L, const lf_device_info *info); // a table
 // Handles. The check functions raise for another type or a closed handle.
 lf_model *lf_check_model(lua_State *L, int index);
 lf_run *lf_check_run(lua_State *L, int index);
-lf_model *lf_field_model(lua_State *L, int index);                     // field `model`
-lf_handle *lf_part_handle(lua_State *L, int index);                    // of a part's data set
+lf_model *lf_field_model(lua_State *L, int index);  // field `model`
+lf_handle *lf_part_handle(lua_State *L, int index); // of a part's data set
 // Field `name` as a part of an open data set; false: absent.
 bool lf_field_part(lua_State *L, int index, const char *name, lf_dataset **data, lf_part_id *part);
 

@@ -71,7 +71,8 @@ static void read_split(lua_State *L, lf_dataset_spec *spec)
 static int dataset_new(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
-    lf_dataset_spec spec = { .file = lf_field_string(L, 1, "file", NULL), .x = lf_field_string(L, 1, "x", NULL),
+    lf_dataset_spec spec = { .file = lf_field_string(L, 1, "file", NULL),
+                             .x = lf_field_string(L, 1, "x", NULL),
                              .y = lf_field_string(L, 1, "y", NULL),
                              .normalize = lf_field_string(L, 1, "normalize", NULL) };
     if (!spec.file)
@@ -132,14 +133,22 @@ static int dataset_tostring(lua_State *L)
 static double element(const void *x, lf_dtype type, size_t i)
 {
     switch (type) {
-    case LF_U8: return ((const uint8_t *)x)[i];
-    case LF_I8: return ((const int8_t *)x)[i];
-    case LF_U16: return ((const uint16_t *)x)[i];
-    case LF_I16: return ((const int16_t *)x)[i];
-    case LF_U32: return ((const uint32_t *)x)[i];
-    case LF_I32: return ((const int32_t *)x)[i];
-    case LF_F32: return (double)((const float *)x)[i];
-    default: return 0;
+    case LF_U8:
+        return ((const uint8_t *)x)[i];
+    case LF_I8:
+        return ((const int8_t *)x)[i];
+    case LF_U16:
+        return ((const uint16_t *)x)[i];
+    case LF_I16:
+        return ((const int16_t *)x)[i];
+    case LF_U32:
+        return ((const uint32_t *)x)[i];
+    case LF_I32:
+        return ((const int32_t *)x)[i];
+    case LF_F32:
+        return (double)((const float *)x)[i];
+    default:
+        return 0;
     }
 }
 
@@ -242,7 +251,9 @@ static int part_release(lua_State *L)
 
 void lf_open_dataset(lua_State *L)
 {
-    static const luaL_Reg dataset_meta[] = { { "__index", dataset_index }, { "__tostring", dataset_tostring }, { NULL, NULL } };
+    static const luaL_Reg dataset_meta[] = { { "__index", dataset_index },
+                                             { "__tostring", dataset_tostring },
+                                             { NULL, NULL } };
     static const luaL_Reg part_meta[] = { { "__index", part_index }, { "__tostring", part_tostring }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "dataset", dataset_new }, { NULL, NULL } };
     lf_new_type(L, LF_DATASET_TYPE, NULL, dataset_meta, dataset_close);

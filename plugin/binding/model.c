@@ -332,11 +332,16 @@ static int model_tostring(lua_State *L)
 void lf_open_model(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "definition", model_definition }, { "layers", model_layers },
-        { "init", model_init },             { "initialised", model_initialised },
-        { "digest", model_digest },         { "save", model_save },
-        { "param_count", model_param_count }, { "tensors", model_tensors },
-        { "weights", model_weights },       { "set_weights", model_set_weights },
+        { "definition", model_definition },
+        { "layers", model_layers },
+        { "init", model_init },
+        { "initialised", model_initialised },
+        { "digest", model_digest },
+        { "save", model_save },
+        { "param_count", model_param_count },
+        { "tensors", model_tensors },
+        { "weights", model_weights },
+        { "set_weights", model_set_weights },
         { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__tostring", model_tostring }, { NULL, NULL } };

@@ -116,7 +116,7 @@ __attribute__((visibility("default"))) int luaopen_lavaflow_core(lua_State *L);
 int luaopen_lavaflow_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "sha256", sha256 },       { "devices", devices },     { "import_mnist", import_mnist },
+        { "sha256", sha256 },       { "devices", devices },         { "import_mnist", import_mnist },
         { "log_lines", log_lines }, { "find_device", find_device }, { NULL, NULL },
     };
     luaL_newlib(L, functions);

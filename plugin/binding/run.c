@@ -55,8 +55,9 @@ static int run_set(lua_State *L)
 static int run_group(lua_State *L)
 {
     lf_error err;
-    return lf_run_set_group(lf_check_run(L, 1), luaL_checkstring(L, 2), luaL_checkstring(L, 3), &err) ? 0
-                                                                                                      : lf_raise(L, &err);
+    return lf_run_set_group(lf_check_run(L, 1), luaL_checkstring(L, 2), luaL_checkstring(L, 3), &err)
+               ? 0
+               : lf_raise(L, &err);
 }
 
 static int run_log(lua_State *L)
@@ -142,9 +143,9 @@ static int run_tostring(lua_State *L)
 void lf_open_run(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "set", run_set },       { "group", run_group },   { "log", run_log },   { "model", run_model },
-        { "series", run_series }, { "digest", run_digest }, { "time", run_time }, { "save", run_save },
-        { NULL, NULL },
+        { "set", run_set },     { "group", run_group },   { "log", run_log },
+        { "model", run_model }, { "series", run_series }, { "digest", run_digest },
+        { "time", run_time },   { "save", run_save },     { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__tostring", run_tostring }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "run", run_new }, { NULL, NULL } };

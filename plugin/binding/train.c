@@ -39,7 +39,8 @@ static void release_signals(const struct sigaction saved[STOP_SIGNALS])
 enum { TEACHER_MAX = 16 };
 
 enum { STEP_LOSS, LOSS, ACCURACY, VAL_LOSS, VAL_ACCURACY, LR, SERIES_COUNT };
-static const char *const series_names[SERIES_COUNT] = { "step_loss", "loss", "accuracy", "val_loss", "val_accuracy", "lr" };
+static const char *const series_names[SERIES_COUNT] = { "step_loss", "loss",         "accuracy",
+                                                        "val_loss",  "val_accuracy", "lr" };
 
 // What the events need. Lua values stand at fixed places of the stack: the options at 1, the history at 2, and room for
 // the events above. Events run Lua in protected calls, since a jump over lf_train would leak all it holds.
@@ -177,7 +178,8 @@ static void keep_failure(call *c, const lf_error *err)
 static void record(call *c, int series, size_t count, const int64_t *steps, const double *times, const double *values)
 {
     lf_error err;
-    if (c->run && !c->failed && !lf_run_series(c->run, c->name, series_names[series], count, steps, times, values, &err))
+    if (c->run && !c->failed &&
+        !lf_run_series(c->run, c->name, series_names[series], count, steps, times, values, &err))
         keep_failure(c, &err);
 }
 
@@ -353,8 +355,9 @@ static bool on_epoch(void *user, const lf_epoch *epoch, lf_error *err)
 
 static void push_result(lua_State *L, const lf_train_result *result)
 {
-    static const char *const reasons[] = { [LF_TRAIN_DONE] = "", [LF_TRAIN_MAX_STEPS] = "max_steps",
-                                           [LF_TRAIN_EPOCH_EVENT] = "on_epoch" };
+    static const char *const reasons[] = {
+        [LF_TRAIN_DONE] = "", [LF_TRAIN_MAX_STEPS] = "max_steps", [LF_TRAIN_EPOCH_EVENT] = "on_epoch"
+    };
     lua_pushvalue(L, HISTORY);
     lf_set_integer(L, "epochs", result->epochs);
     lf_set_integer(L, "steps", result->steps);
@@ -381,8 +384,12 @@ static int train(lua_State *L)
     luaL_checkstack(L, 16, "train");
 
     c.params.stop = &stop_signal;
-    c.params.events = (lf_train_events){ .user = &c, .started = on_started, .progress = on_progress, .steps = on_steps,
-                                         .digest = on_digest, .epoch = on_epoch };
+    c.params.events = (lf_train_events){ .user = &c,
+                                         .started = on_started,
+                                         .progress = on_progress,
+                                         .steps = on_steps,
+                                         .digest = on_digest,
+                                         .epoch = on_epoch };
     struct sigaction saved[STOP_SIGNALS];
     lf_train_result result;
     lf_error err;

@@ -10,7 +10,8 @@ typedef enum lf_stream {
     LF_STREAM_INIT = 1,    // initial weights; `index` is the tensor's index in the model
     LF_STREAM_SHUFFLE = 2, // order of rows; `index` is the epoch
     LF_STREAM_SPLIT = 3,   // split of a data set by fractions
-    LF_STREAM_DROPOUT = 4, // what dropout keeps; `index` is the layer's, and the training step is the counter's high word
+    LF_STREAM_DROPOUT =
+        4, // what dropout keeps; `index` is the layer's, and the training step is the counter's high word
 } lf_stream;
 
 // One round of Philox: what it makes of a counter, and the next round's key.

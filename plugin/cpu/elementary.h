@@ -1,7 +1,7 @@
-// exp, expm1, log, log1p and the normal distribution for the kernels. In f32 they are written without branches and calls,
-// so that loops over them become vector loops. Measured against double, their errors are at most 2.2e-7 of the value, and
-// of Φ 2e-7 in all and 1.2e-6 of the value down to -3. The oracle takes libm's, so that the two check each other. NaN stays
-// NaN; past the range come 0 and infinity.
+// exp, expm1, log, log1p and the normal distribution for the kernels. In f32 they are written without branches and
+// calls, so that loops over them become vector loops. Measured against double, their errors are at most 2.2e-7 of the
+// value, and of Φ 2e-7 in all and 1.2e-6 of the value down to -3. The oracle takes libm's, so that the two check each
+// other. NaN stays NaN; past the range come 0 and infinity.
 #ifndef LF_CPU_ELEMENTARY_H
 #define LF_CPU_ELEMENTARY_H
 
@@ -39,13 +39,19 @@ static inline real cpu_normal_cdf(real x)
 
 static inline uint32_t cpu_bits(float x)
 {
-    union { float value; uint32_t bits; } u = { .value = x };
+    union {
+        float value;
+        uint32_t bits;
+    } u = { .value = x };
     return u.bits;
 }
 
 static inline float cpu_from_bits(uint32_t bits)
 {
-    union { uint32_t bits; float value; } u = { .bits = bits };
+    union {
+        uint32_t bits;
+        float value;
+    } u = { .bits = bits };
     return u.value;
 }
 
@@ -55,7 +61,8 @@ static inline float cpu_exp_parts(float x, float scale[2])
     const float round = 12582912; // 1.5 · 2²³: what is added to it loses its fraction, and stands in the low bits
     x = x < -150 ? -150 : x > 150 ? 150 : x;
     float shifted = x * 1.44269504f + round, n = shifted - round;
-    float r = (x - n * 0.693145752f) - n * 1.42860677e-6f; // ln 2 in two parts; the first has 15 bits, so its product is exact
+    float r = (x - n * 0.693145752f) -
+              n * 1.42860677e-6f; // ln 2 in two parts; the first has 15 bits, so its product is exact
     int32_t whole = (int32_t)(cpu_bits(shifted) - cpu_bits(round)), half = whole >> 1;
     scale[0] = cpu_from_bits((uint32_t)(half + 127) << 23);
     scale[1] = cpu_from_bits((uint32_t)(whole - half + 127) << 23);
@@ -104,8 +111,8 @@ static inline float cpu_log(float x)
     return isnan(x) ? x : sum;
 }
 
-// Φ(x) = erfc(z) / 2 for x < 0 with z = |x| / √2, and 1 less that for x > 0. erfc z = exp(-z²) f(1 / (1 + 0.4 z)); f is a
-// least-squares fit of relative error 3e-8 over z = 0 … 10, past which exp(-z²) is 0.
+// Φ(x) = erfc(z) / 2 for x < 0 with z = |x| / √2, and 1 less that for x > 0. erfc z = exp(-z²) f(1 / (1 + 0.4 z)); f is
+// a least-squares fit of relative error 3e-8 over z = 0 … 10, past which exp(-z²) is 0.
 static inline float cpu_normal_cdf(float x)
 {
     float z = fabsf(x) * 0.707106781f, t = 1 / (1 + 0.4f * z), f = 0.0286958844f;

@@ -50,8 +50,8 @@ unsigned cpu_host_threads(lf_error *err)
         errno = 0;
         long threads = strtol(text, &end, 10);
         if (!isdigit((unsigned char)*text) || *end || errno || threads < 1 || threads > CPU_THREADS_MAX) {
-            lf_error_set(err, LF_EARG, "LAVAFLOW_THREADS: expects a whole number from 1 to %d, got \"%s\"", CPU_THREADS_MAX,
-                         text);
+            lf_error_set(err, LF_EARG, "LAVAFLOW_THREADS: expects a whole number from 1 to %d, got \"%s\"",
+                         CPU_THREADS_MAX, text);
             return 0;
         }
         return (unsigned)threads;

@@ -1,17 +1,17 @@
-// Operations that sweep over elements: gathers, activations that stand alone, dropout, sums, optimizers. And the table of
-// all kernels.
+// Operations that sweep over elements: gathers, activations that stand alone, dropout, sums, optimizers. And the table
+// of all kernels.
 #include <string.h>
 
 #include "core/random.h"
 #include "cpu/activation.h"
 
 // x = stored · scale + offset, for one row of `cols` elements of C type `type`.
-#define CONVERT(number, type)                                   \
-    case number: {                                              \
-        const type *restrict from = (const type *)data + start; \
-        for (uint32_t j = 0; j < cols; j++)                     \
-            x[j] = (real)from[j] * scale[j] + offset[j];        \
-        break;                                                  \
+#define CONVERT(number, type)                                                                                          \
+    case number: {                                                                                                     \
+        const type *restrict from = (const type *)data + start;                                                        \
+        for (uint32_t j = 0; j < cols; j++)                                                                            \
+            x[j] = (real)from[j] * scale[j] + offset[j];                                                               \
+        break;                                                                                                         \
     }
 
 static void convert_row(lf_dtype stored, const void *data, size_t start, uint32_t cols, const float *restrict scale,
@@ -26,7 +26,8 @@ static void convert_row(lf_dtype stored, const void *data, size_t start, uint32_
         CONVERT(LF_I32, int32_t)
         CONVERT(LF_F32, float)
         CONVERT(LF_F64, double)
-    case LF_DTYPE_COUNT: break;
+    case LF_DTYPE_COUNT:
+        break;
     }
 }
 
@@ -35,8 +36,8 @@ static void copy_target(const cpu_call *call, size_t from, size_t to)
 {
     size_t cols = call->target_cols;
     if (call->target == LF_U32) {
-        memcpy((uint32_t *)call->at[LF_GATHER_Y] + to * cols, (const uint32_t *)call->at[LF_GATHER_TARGETS] + from * cols,
-               cols * sizeof(uint32_t));
+        memcpy((uint32_t *)call->at[LF_GATHER_Y] + to * cols,
+               (const uint32_t *)call->at[LF_GATHER_TARGETS] + from * cols, cols * sizeof(uint32_t));
     } else {
         real *y = (real *)call->at[LF_GATHER_Y] + to * cols;
         const float *target = (const float *)call->at[LF_GATHER_TARGETS] + from * cols;
@@ -130,7 +131,8 @@ void CPU_NAME(add)(const cpu_call *call, const cpu_step *step, uint32_t block)
     (void)step;
     cpu_tile tile = cpu_tile_of(call, block);
     size_t first = (size_t)tile.row * tile.cols, count = (size_t)tile.rows * tile.cols;
-    const real *restrict a = (const real *)call->at[LF_ADD_A] + first, *restrict b = (const real *)call->at[LF_ADD_B] + first;
+    const real *restrict a = (const real *)call->at[LF_ADD_A] + first, *restrict b =
+                                                                           (const real *)call->at[LF_ADD_B] + first;
     real *restrict y = (real *)call->at[LF_ADD_Y] + first;
     for (size_t j = 0; j < count; j++)
         y[j] = a[j] + b[j];
@@ -150,8 +152,8 @@ static void draw(const cpu_call *call, const cpu_step *step, uint32_t first, uin
 }
 
 // An element is kept where the upper 24 bits of its word are at least `least`.
-static void keep_some(uint32_t count, const uint32_t *restrict words, uint32_t least, real scale, const real *restrict x,
-                      real *restrict y)
+static void keep_some(uint32_t count, const uint32_t *restrict words, uint32_t least, real scale,
+                      const real *restrict x, real *restrict y)
 {
     for (uint32_t j = 0; j < count; j++) {
         real kept = x[j] * scale;
@@ -165,7 +167,8 @@ void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t bloc
     size_t at = (size_t)tile.row * tile.cols, end = at + (size_t)tile.rows * tile.cols;
     const real *x = call->at[LF_DROPOUT_X];
     real *y = call->at[LF_DROPOUT_Y];
-    uint32_t words[DRAWN], least = (uint32_t)ceilf(call->op.rate * 0x1p24f); // equal in every precision, as the scale is
+    uint32_t words[DRAWN],
+        least = (uint32_t)ceilf(call->op.rate * 0x1p24f); // equal in every precision, as the scale is
     real scale = (real)(1 / (1 - call->op.rate));
     for (size_t from = at / 4 * 4; from < end; from += DRAWN) {
         size_t to = end - from < DRAWN ? end : from + DRAWN;

@@ -1,5 +1,5 @@
-// The kernels: one function for each operation. Their sources are compiled once for f32 per instruction set and once for
-// f64 (the oracle); each compilation is a variant with a table of its own. lower.c binds them to memory.
+// The kernels: one function for each operation. Their sources are compiled once for f32 per instruction set and once
+// for f64 (the oracle); each compilation is a variant with a table of its own. lower.c binds them to memory.
 #ifndef LF_CPU_KERNELS_H
 #define LF_CPU_KERNELS_H
 
@@ -29,14 +29,14 @@ struct cpu_call {
     lf_op op;
     uint32_t rows, cols;
     uint32_t tile_rows, tile_cols;
-    uint32_t grid_cols, blocks;      // tiles in a row of tiles, tiles in all
-    lf_dtype stored;                 // gather: type of data
-    lf_dtype target;                 // gather: type of targets, u32 or f32
-    uint32_t target_cols;            // gather
+    uint32_t grid_cols, blocks; // tiles in a row of tiles, tiles in all
+    lf_dtype stored;            // gather: type of data
+    lf_dtype target;            // gather: type of targets, u32 or f32
+    uint32_t target_cols;       // gather
 };
 
 typedef struct cpu_tile {
-    uint32_t row, col;   // of its first element
+    uint32_t row, col; // of its first element
     uint32_t rows, cols;
 } cpu_tile;
 

@@ -63,8 +63,8 @@ void CPU_NAME(cross_entropy)(const cpu_call *call, const cpu_step *step, uint32_
         if (dz)
             dz += at;
         if (i < step->row->rows)
-            cross_entropy_row(tile.cols, (const real *)call->at[LF_LOSS_Z] + at, labels[i], step->row->inv_rows, metrics,
-                              dz);
+            cross_entropy_row(tile.cols, (const real *)call->at[LF_LOSS_Z] + at, labels[i], step->row->inv_rows,
+                              metrics, dz);
         else
             skip_row(metrics, dz, tile.cols);
     }

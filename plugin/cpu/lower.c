@@ -16,7 +16,7 @@ typedef struct cpu_exec {
     cpu_call *calls;
     cpu_stage *stages;
     size_t stage_count;
-    uint32_t *schedule; // the region: a header of words, then rows
+    uint32_t *schedule;        // the region: a header of words, then rows
     const lf_program *program; // borrowed
 } cpu_exec;
 
@@ -46,8 +46,8 @@ static uint32_t ceil_div(uint32_t value, uint32_t by)
 }
 
 // Halves the longer side until a tile of the product is small enough to share out. A million multiply-adds take some
-// 20 µs, a handful of times what handing out a block costs, and OpenBLAS has a fast path of its own for up to a million.
-// A bigger product is cut into about 32.
+// 20 µs, a handful of times what handing out a block costs, and OpenBLAS has a fast path of its own for up to a
+// million. A bigger product is cut into about 32.
 static void tile_product(cpu_call *call, uint32_t inner)
 {
     enum { UNIT = 16 };
@@ -88,8 +88,12 @@ static void tile(cpu_call *call)
     switch (op->kind) {
     case LF_OP_GATHER:
     case LF_OP_GATHER_ROWS:
-    case LF_OP_ADD: tile_rows(call, 16384); break;
-    case LF_OP_LINEAR: tile_product(call, op->inputs); break;
+    case LF_OP_ADD:
+        tile_rows(call, 16384);
+        break;
+    case LF_OP_LINEAR:
+        tile_product(call, op->inputs);
+        break;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
     case LF_OP_CROSS_ENTROPY:
@@ -99,9 +103,13 @@ static void tile(cpu_call *call)
     case LF_OP_LAYER_NORM:
     case LF_OP_LAYER_NORM_DX:
     case LF_OP_BATCH_NORM:
-    case LF_OP_BATCH_NORM_DX: tile_rows(call, 4096); break;
+    case LF_OP_BATCH_NORM_DX:
+        tile_rows(call, 4096);
+        break;
     case LF_OP_BATCH_STATS:
-    case LF_OP_NORM_DW: tile_columns(call, op->rows); break;
+    case LF_OP_NORM_DW:
+        tile_columns(call, op->rows);
+        break;
     case LF_OP_LINEAR_DX:
         call->cols = op->inputs;
         tile_product(call, op->outputs);
@@ -115,7 +123,8 @@ static void tile(cpu_call *call)
         call->tile_rows = 1;
         call->tile_cols = call->cols < 16384 ? call->cols : 16384;
         break;
-    case LF_OP_COUNT: break;
+    case LF_OP_COUNT:
+        break;
     }
     call->grid_cols = ceil_div(call->cols, call->tile_cols);
     call->blocks = ceil_div(call->rows, call->tile_rows) * call->grid_cols;
@@ -206,16 +215,18 @@ static bool check_schedule(const cpu_exec *exec, size_t counter, uint32_t steps,
 {
     const lf_compile_params *params = &exec->program->params;
     if (counter > params->steps || steps > params->steps - counter) {
-        lf_error_set(err, LF_EARG, "cpu: %u steps from row %zu of a schedule of %u rows", steps, counter, params->steps);
+        lf_error_set(err, LF_EARG, "cpu: %u steps from row %zu of a schedule of %u rows", steps, counter,
+                     params->steps);
         return false;
     }
     for (uint32_t i = 0; i < steps; i++) {
         const struct lf_schedule_row *row = row_at(exec, counter + i);
         if (!row->rows || row->rows > params->batch || row->first > params->positions ||
             row->rows > params->positions - row->first) {
-            lf_error_set(err, LF_EARG,
-                         "cpu: schedule row %zu: %u rows from position %u, but the batch is %u and there are %u positions",
-                         counter + i, row->rows, row->first, params->batch, params->positions);
+            lf_error_set(
+                err, LF_EARG,
+                "cpu: schedule row %zu: %u rows from position %u, but the batch is %u and there are %u positions",
+                counter + i, row->rows, row->first, params->batch, params->positions);
             return false;
         }
     }
@@ -234,8 +245,10 @@ bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last
             const cpu_stage *stage = &exec->stages[s];
             if (stage->phase < first || stage->phase > last)
                 continue;
-            cpu_job job = { .stage = stage, .step = { .header = (const struct lf_schedule_header *)exec->schedule,
-                                                      .row = row_at(exec, counter + i), .index = counter + i } };
+            cpu_job job = { .stage = stage,
+                            .step = { .header = (const struct lf_schedule_header *)exec->schedule,
+                                      .row = row_at(exec, counter + i),
+                                      .index = counter + i } };
             cpu_pool_run(((cpu_device *)dev)->pool, run_block, &job, stage->blocks);
             dev->dispatches += stage->count;
         }

@@ -67,8 +67,8 @@ static void finish_block(cpu_pool *pool)
     }
 }
 
-// First the thread's own share, which is the same part of memory in job after job and so in its cache, then what is left
-// of the others'.
+// First the thread's own share, which is the same part of memory in job after job and so in its cache, then what is
+// left of the others'.
 static void run_blocks(cpu_pool *pool, unsigned self)
 {
     for (unsigned i = 0; i < pool->threads; i++) {

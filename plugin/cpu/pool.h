@@ -14,8 +14,9 @@ typedef void cpu_pool_fn(const void *context, uint32_t block);
 cpu_pool *cpu_pool_create(unsigned threads, lf_error *err);
 void cpu_pool_destroy(cpu_pool *pool);
 
-// Calls fn(context, 0 … blocks - 1), in any order and on any thread, and returns when all are done. What the caller wrote
-// before is seen by the blocks; what they wrote is seen by the caller after. One caller at a time; fn must not call back.
+// Calls fn(context, 0 … blocks - 1), in any order and on any thread, and returns when all are done. What the caller
+// wrote before is seen by the blocks; what they wrote is seen by the caller after. One caller at a time; fn must not
+// call back.
 void cpu_pool_run(cpu_pool *pool, cpu_pool_fn *fn, const void *context, uint32_t blocks);
 
 #endif

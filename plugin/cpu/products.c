@@ -1,21 +1,21 @@
-// Linear layers: products through CBLAS on one tile of the result, with what follows them done while the tile is in cache.
-// x (batch, inputs), kernel (inputs, outputs), y, z and dy (batch, outputs); all row-major.
+// Linear layers: products through CBLAS on one tile of the result, with what follows them done while the tile is in
+// cache. x (batch, inputs), kernel (inputs, outputs), y, z and dy (batch, outputs); all row-major.
 #include <cblas.h>
 
 #include "cpu/activation.h"
 #include "cpu/sums.h"
 
 // c = op(a)·op(b), where c is a tile of (tile->rows, tile->cols) and both products run over `inner`.
-static void product(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, const cpu_tile *tile, uint32_t inner, const real *a,
-                    uint32_t lda, const real *b, uint32_t ldb, real *c, uint32_t ldc)
+static void product(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, const cpu_tile *tile, uint32_t inner,
+                    const real *a, uint32_t lda, const real *b, uint32_t ldb, real *c, uint32_t ldc)
 {
 #ifdef LF_REAL_IS_DOUBLE
     cblas_dgemm
 #else
     cblas_sgemm
 #endif
-        (CblasRowMajor, trans_a, trans_b, (int)tile->rows, (int)tile->cols, (int)inner, 1, a, (int)lda, b, (int)ldb, 0, c,
-         (int)ldc);
+        (CblasRowMajor, trans_a, trans_b, (int)tile->rows, (int)tile->cols, (int)inner, 1, a, (int)lda, b, (int)ldb, 0,
+         c, (int)ldc);
 }
 
 // z = product + bias, y = act(z); the product stands in y, and z is kept where it is asked for.
@@ -71,8 +71,7 @@ void CPU_NAME(linear_dx)(const cpu_call *call, const cpu_step *step, uint32_t bl
     product(CblasNoTrans, CblasTrans, &tile, op->outputs, dy + (size_t)tile.row * op->outputs, op->outputs,
             kernel + (size_t)tile.col * op->outputs, op->outputs, dx, op->inputs);
     if (saved && op->activation != LF_ACT_NONE)
-        CPU_FOR_ACTIVATION(op->activation,
-                           pass_activation(kind, (real)op->alpha, tile, op->inputs, saved + at, dx))
+        CPU_FOR_ACTIVATION(op->activation, pass_activation(kind, (real)op->alpha, tile, op->inputs, saved + at, dx))
 }
 
 void CPU_NAME(linear_dw)(const cpu_call *call, const cpu_step *step, uint32_t block)

@@ -1,5 +1,5 @@
-// The number type and the names of a variant; only the kernels' sources include it. The build defines LF_VARIANT ("f32",
-// "f32_avx2", …) and, for the oracle, LF_REAL_IS_DOUBLE.
+// The number type and the names of a variant; only the kernels' sources include it. The build defines LF_VARIANT
+// ("f32", "f32_avx2", …) and, for the oracle, LF_REAL_IS_DOUBLE.
 #ifndef LF_CPU_REAL_H
 #define LF_CPU_REAL_H
 

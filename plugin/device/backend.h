@@ -7,7 +7,8 @@
 typedef struct lf_backend {
     const char *name; // "vulkan": the part of a device's id in front of the colon
     // Fills up to `capacity` rows and returns their number; with no device at all, returns 1 row whose `unavailable`
-    // says why. Cheap enough to call at every start; leaves nothing loaded that it did not find loaded, or keeps it cached.
+    // says why. Cheap enough to call at every start; leaves nothing loaded that it did not find loaded, or keeps it
+    // cached.
     size_t (*list)(lf_device_info *infos, size_t capacity);
     // Opens the device of that index in list(). lf_device_open fills its info.
     lf_device *(*open)(uint32_t index, lf_error *err);

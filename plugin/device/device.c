@@ -44,16 +44,16 @@ size_t lf_device_list(lf_device_info *infos, size_t capacity)
 
 static const found *find_auto(const found *all, size_t count)
 {
-    const found *cpu = NULL;
+    const found *cpu = NULL, *gpu = NULL;
     for (size_t i = 0; i < count; i++) {
         if (all[i].info.unavailable[0])
             continue;
-        if (all[i].info.hardware_gpu)
-            return &all[i];
+        if (all[i].info.hardware_gpu && (!gpu || (all[i].info.discrete && !gpu->info.discrete)))
+            gpu = &all[i];
         if (all[i].backend == &lf_backend_cpu)
             cpu = &all[i];
     }
-    return cpu;
+    return gpu ? gpu : cpu;
 }
 
 // "vulkan:0", a UUID, or "vulkan:NAME-PART"; an exact match goes before a part of a name.
@@ -92,8 +92,8 @@ static void set_not_found(const found *all, size_t count, const char *spec, lf_e
         else if (!strcmp(spec, "auto") || !strncmp(spec, info->backend, strlen(info->backend)))
             append(missing, sizeof missing, "; ", info->id, info->unavailable);
     }
-    lf_error_set(err, LF_ENOTFOUND, "device \"%s\": %s; this machine has %s", spec, *missing ? missing : "there is none",
-                 *usable ? usable : "none at all");
+    lf_error_set(err, LF_ENOTFOUND, "device \"%s\": %s; this machine has %s", spec,
+                 *missing ? missing : "there is none", *usable ? usable : "none at all");
 }
 
 static bool find(const char *spec, found *which, lf_error *err)

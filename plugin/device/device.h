@@ -21,18 +21,19 @@ typedef struct lf_bindings {
 } lf_bindings;
 
 typedef struct lf_device_info {
-    char id[32];         // "cpu", "vulkan:0"
-    char backend[16];    // "cpu", "vulkan", "cuda"
-    char name[256];      // "llvmpipe (LLVM 15.0.6, 256 bits)"
-    char uuid[37];       // as Vulkan and CUDA report it; empty for cpu
+    char id[32];      // "cpu", "vulkan:0"
+    char backend[16]; // "cpu", "vulkan", "cuda"
+    char name[256];   // "llvmpipe (LLVM 15.0.6, 256 bits)"
+    char uuid[37];    // as Vulkan and CUDA report it; empty for cpu
     char driver_name[64];
     char driver_version[256];
     char api_version[32];
-    char kernels[65];    // sha256 of the kernels' code
-    bool hardware_gpu;   // `auto` prefers it
-    uint32_t units;      // threads of cpu; 0: unknown
-    uint64_t memory;     // bytes
-    uint64_t max_tensor; // bytes that one operand of an operation may span
+    char kernels[65];      // sha256 of the kernels' code
+    bool hardware_gpu;     // `auto` prefers it
+    bool discrete;         // a card of its own, which `auto` takes for faster than a part of the processor
+    uint32_t units;        // threads of cpu; 0: unknown
+    uint64_t memory;       // bytes
+    uint64_t max_tensor;   // bytes that one operand of an operation may span
     char unavailable[256]; // why it cannot be used; empty: it can
 } lf_device_info;
 
@@ -62,8 +63,8 @@ struct lf_buffer {
     size_t size;
 };
 
-// Finds a device and opens it. `spec`: "auto" (the first hardware GPU, else cpu), "cpu", "vulkan:0", "vulkan:NAME-PART",
-// "cuda:0", or a UUID. NULL on failure, with a message that lists the devices there are.
+// Finds a device and opens it. `spec`: "auto" (the first discrete GPU, else any GPU, else cpu), "cpu", "vulkan:0",
+// "vulkan:NAME-PART", or a UUID. NULL on failure, with a message that lists the devices there are.
 lf_device *lf_device_open(const char *spec, lf_error *err);
 void lf_device_close(lf_device *dev);
 

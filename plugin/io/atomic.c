@@ -63,9 +63,9 @@ static int create_temporary(int folder, const char *target, char temporary[NAME_
 {
     enum { TRIES = 1000 };
     for (int i = 0; i < TRIES; i++) {
-        int length = i == 0 ? snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld.tmp", NAME_KEPT, target, (long)getpid())
-                            : snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld-%d.tmp", NAME_KEPT, target,
-                                       (long)getpid(), i);
+        int length = i == 0
+                         ? snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld.tmp", NAME_KEPT, target, (long)getpid())
+                         : snprintf(temporary, NAME_MAX + 1, ".%.*s.%ld-%d.tmp", NAME_KEPT, target, (long)getpid(), i);
         if (length > NAME_MAX) {
             errno = ENAMETOOLONG;
             return -1;

@@ -170,13 +170,26 @@ void lf_builder_backward(lf_builder *b, lf_tensor_id output)
         if (!before && !has_params(entry))
             break;
         switch (entry->kind) {
-        case LF_TAPE_LINEAR: dy = backward_linear(b, entry, before, dy); break;
-        case LF_TAPE_ACTIVATION: dy = (gradient){ through_activation(b, entry, dy), false }; break;
-        case LF_TAPE_DROPOUT: dy = backward_dropout(b, entry, dy); break;
-        case LF_TAPE_LAYER_NORM: dy = backward_layer_norm(b, entry, before, dy); break;
-        case LF_TAPE_BATCH_NORM: dy = backward_batch_norm(b, entry, before, dy); break;
-        case LF_TAPE_JOIN: backward_join(b, entry, dy); break;
-        case LF_TAPE_FORK: dy = (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, entry->waiting), false };
+        case LF_TAPE_LINEAR:
+            dy = backward_linear(b, entry, before, dy);
+            break;
+        case LF_TAPE_ACTIVATION:
+            dy = (gradient){ through_activation(b, entry, dy), false };
+            break;
+        case LF_TAPE_DROPOUT:
+            dy = backward_dropout(b, entry, dy);
+            break;
+        case LF_TAPE_LAYER_NORM:
+            dy = backward_layer_norm(b, entry, before, dy);
+            break;
+        case LF_TAPE_BATCH_NORM:
+            dy = backward_batch_norm(b, entry, before, dy);
+            break;
+        case LF_TAPE_JOIN:
+            backward_join(b, entry, dy);
+            break;
+        case LF_TAPE_FORK:
+            dy = (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, entry->waiting), false };
         }
     }
 }

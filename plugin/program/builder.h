@@ -1,5 +1,5 @@
-// What the files that compile a program share: layout.c makes tensors and operations, forward.c and backward.c turn layers
-// into operations, compile.c puts them together. Only program/ includes this.
+// What the files that compile a program share: layout.c makes tensors and operations, forward.c and backward.c turn
+// layers into operations, compile.c puts them together. Only program/ includes this.
 #ifndef LF_PROGRAM_BUILDER_H
 #define LF_PROGRAM_BUILDER_H
 
@@ -7,14 +7,21 @@
 
 // One layer's doing in the forward pass, in order; the backward pass walks them from the end.
 typedef struct lf_tape_entry {
-    enum { LF_TAPE_LINEAR, LF_TAPE_ACTIVATION, LF_TAPE_DROPOUT, LF_TAPE_LAYER_NORM, LF_TAPE_BATCH_NORM, LF_TAPE_FORK,
-           LF_TAPE_JOIN } kind;
+    enum {
+        LF_TAPE_LINEAR,
+        LF_TAPE_ACTIVATION,
+        LF_TAPE_DROPOUT,
+        LF_TAPE_LAYER_NORM,
+        LF_TAPE_BATCH_NORM,
+        LF_TAPE_FORK,
+        LF_TAPE_JOIN
+    } kind;
     const lf_layer *layer;      // linear with an activation behind it: the linear one. fork and join: the residual
     const lf_layer *activation; // linear: the one behind it, or NULL; activation: itself
     lf_tensor_id x;
-    lf_tensor_id saved;         // what the activation's derivative is a function of
-    lf_tensor_id stats;         // norms
-    lf_tensor_id waiting;       // fork: the gradient that goes past the inner layers, from join to fork
+    lf_tensor_id saved;   // what the activation's derivative is a function of
+    lf_tensor_id stats;   // norms
+    lf_tensor_id waiting; // fork: the gradient that goes past the inner layers, from join to fork
 } lf_tape_entry;
 
 typedef struct lf_builder {
@@ -29,8 +36,8 @@ typedef struct lf_builder {
 bool lf_builder_trains(const lf_builder *b);
 
 // A tensor at a place of its own in a region that another tensor already lays out.
-lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols, size_t offset,
-                             const char *prefix, const char *name);
+lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols,
+                             size_t offset, const char *prefix, const char *name);
 // A tensor at the end of its region.
 lf_tensor_id lf_builder_tensor(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols,
                                const char *prefix, const char *name);

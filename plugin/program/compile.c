@@ -34,7 +34,8 @@ static void lay_out_regions(lf_builder *b)
     program->data = lf_builder_tensor(b, LF_REGION_DATA, p->stored, p->rows, model->inputs, "", "data");
     program->scaling = lf_builder_tensor(b, LF_REGION_SCALING, LF_F32, 2, model->inputs, "", "scaling");
     program->order = lf_builder_tensor(b, LF_REGION_ORDER, LF_U32, 1, p->positions, "", "order");
-    program->schedule = lf_builder_tensor(b, LF_REGION_SCHEDULE, LF_U32, p->steps + 1, LF_SCHEDULE_ROW_WORDS, "", "schedule");
+    program->schedule =
+        lf_builder_tensor(b, LF_REGION_SCHEDULE, LF_U32, p->steps + 1, LF_SCHEDULE_ROW_WORDS, "", "schedule");
     program->weights = lf_builder_tensor(b, LF_REGION_PARAMS, real, 1, block, "", "params");
     add_params(b, false, LF_REGION_PARAMS, "");
     program->state = LF_NO_TENSOR;
@@ -47,8 +48,10 @@ static void lay_out_regions(lf_builder *b)
     if (p->loss != LF_LOSS_NONE) {
         bool classes = p->loss == LF_LOSS_CROSS_ENTROPY;
         uint32_t width = classes ? 1 : model->outputs;
-        program->targets = lf_builder_tensor(b, LF_REGION_TARGETS, classes ? LF_U32 : LF_F32, p->rows, width, "", "targets");
-        program->metrics = lf_builder_tensor(b, LF_REGION_METRICS, real, p->steps * p->batch, LF_METRIC_COUNT, "", "metrics");
+        program->targets =
+            lf_builder_tensor(b, LF_REGION_TARGETS, classes ? LF_U32 : LF_F32, p->rows, width, "", "targets");
+        program->metrics =
+            lf_builder_tensor(b, LF_REGION_METRICS, real, p->steps * p->batch, LF_METRIC_COUNT, "", "metrics");
         b->batch_y = lf_builder_tensor(b, LF_REGION_BATCH, classes ? LF_U32 : real, p->batch, width, "", "y");
     }
     if (p->distill.on)
@@ -125,7 +128,8 @@ static void build_update(lf_builder *b)
     lf_program *program = b->program;
     const lf_optimizer *optimizer = &b->params->optimizer;
     uint32_t count = (uint32_t)b->params->model->block_count;
-    lf_op *op = lf_builder_op(b, optimizer->kind == LF_OPTIMIZER_SGD ? LF_OP_SGD : LF_OP_ADAM, LF_PHASE_UPDATE, count, count);
+    lf_op *op =
+        lf_builder_op(b, optimizer->kind == LF_OPTIMIZER_SGD ? LF_OP_SGD : LF_OP_ADAM, LF_PHASE_UPDATE, count, count);
     op->rows = 1;
     op->operands[LF_UPDATE_SCHEDULE] = program->schedule;
     op->operands[LF_UPDATE_GRADS] = program->grads;
@@ -163,15 +167,16 @@ static bool build(lf_builder *b)
 static bool check(const lf_compile_params *p, lf_error *err)
 {
     if (!p->batch || !p->rows || !p->positions || !p->steps)
-        lf_error_set(err, LF_EARG, "batch, rows, positions and steps must be at least 1, not %u, %u, %u and %u", p->batch,
-                     p->rows, p->positions, p->steps);
+        lf_error_set(err, LF_EARG, "batch, rows, positions and steps must be at least 1, not %u, %u, %u and %u",
+                     p->batch, p->rows, p->positions, p->steps);
     else if ((uint64_t)p->steps * p->batch > UINT32_MAX / LF_METRIC_COUNT)
         lf_error_set(err, LF_EARG, "a stretch of %u steps of %u rows is too long: at most %u rows", p->steps, p->batch,
                      UINT32_MAX / LF_METRIC_COUNT);
     else if (p->optimizer.kind != LF_OPTIMIZER_NONE && p->loss == LF_LOSS_NONE)
         lf_error_set(err, LF_EARG, "loss: training with %s needs one", lf_optimizer_name(p->optimizer.kind));
     else if (p->loss == LF_LOSS_CROSS_ENTROPY && p->model->outputs < 2)
-        lf_error_set(err, LF_EARG, "loss \"cross_entropy\" needs at least 2 outputs (one a class), but the model has %u",
+        lf_error_set(err, LF_EARG,
+                     "loss \"cross_entropy\" needs at least 2 outputs (one a class), but the model has %u",
                      p->model->outputs);
     else
         return true;

@@ -13,8 +13,9 @@ void lf_builder_set_activation(lf_op *op, const lf_layer *activation)
 static lf_tape_entry *add_entry(lf_builder *b, int kind, const lf_layer *layer, lf_tensor_id x)
 {
     lf_tape_entry *entry = &b->tape[b->tape_count++];
-    *entry = (lf_tape_entry){ .kind = kind, .layer = layer, .x = x, .saved = LF_NO_TENSOR, .stats = LF_NO_TENSOR,
-                              .waiting = LF_NO_TENSOR };
+    *entry = (lf_tape_entry){
+        .kind = kind, .layer = layer, .x = x, .saved = LF_NO_TENSOR, .stats = LF_NO_TENSOR, .waiting = LF_NO_TENSOR
+    };
     return entry;
 }
 
@@ -142,10 +143,18 @@ static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_t
             x = forward_linear(b, layer, behind, x);
             i += behind != NULL;
             break;
-        case LF_LAYER_ACTIVATION: x = forward_activation(b, layer, x); break;
-        case LF_LAYER_DROPOUT: x = forward_dropout(b, layer, x); break;
-        case LF_LAYER_LAYER_NORM: x = forward_layer_norm(b, layer, x); break;
-        case LF_LAYER_BATCH_NORM: x = forward_batch_norm(b, layer, x); break;
+        case LF_LAYER_ACTIVATION:
+            x = forward_activation(b, layer, x);
+            break;
+        case LF_LAYER_DROPOUT:
+            x = forward_dropout(b, layer, x);
+            break;
+        case LF_LAYER_LAYER_NORM:
+            x = forward_layer_norm(b, layer, x);
+            break;
+        case LF_LAYER_BATCH_NORM:
+            x = forward_batch_norm(b, layer, x);
+            break;
         case LF_LAYER_RESIDUAL:
             x = forward_residual(b, i, x);
             i += layer->span;

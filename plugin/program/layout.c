@@ -28,8 +28,8 @@ bool lf_program_advances(const lf_program *program, lf_phase first, lf_phase las
 }
 
 // A tensor at a place of its own in a region that another tensor already lays out.
-lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols, size_t offset,
-                             const char *prefix, const char *name)
+lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols,
+                             size_t offset, const char *prefix, const char *name)
 {
     lf_program *program = b->program;
     lf_tensor *tensors = realloc(program->tensors, (program->tensor_count + 1) * sizeof *tensors);

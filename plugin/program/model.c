@@ -11,12 +11,18 @@
 const char *lf_layer_kind_name(const lf_layer *layer)
 {
     switch (layer->kind) {
-    case LF_LAYER_LINEAR: return "linear";
-    case LF_LAYER_DROPOUT: return "dropout";
-    case LF_LAYER_BATCH_NORM: return "batch_norm";
-    case LF_LAYER_LAYER_NORM: return "layer_norm";
-    case LF_LAYER_RESIDUAL: return "residual";
-    default: return lf_activation_name(layer->activation);
+    case LF_LAYER_LINEAR:
+        return "linear";
+    case LF_LAYER_DROPOUT:
+        return "dropout";
+    case LF_LAYER_BATCH_NORM:
+        return "batch_norm";
+    case LF_LAYER_LAYER_NORM:
+        return "layer_norm";
+    case LF_LAYER_RESIDUAL:
+        return "residual";
+    default:
+        return lf_activation_name(layer->activation);
     }
 }
 
@@ -130,7 +136,8 @@ static bool check_layers(lf_model *model, lf_error *err)
 }
 
 // Counts a tensor, or adds it when there is room for the list.
-static void add_tensor(lf_model *model, size_t layer, const char *part, uint32_t rows, uint32_t cols, bool state, float start)
+static void add_tensor(lf_model *model, size_t layer, const char *part, uint32_t rows, uint32_t cols, bool state,
+                       float start)
 {
     lf_param *tensor = model->tensors ? &model->tensors[model->tensor_count] : NULL;
     model->tensor_count++;
@@ -242,12 +249,16 @@ static double init_variance(lf_init init, double inputs, double outputs)
 {
     switch (init) {
     case LF_INIT_HE_NORMAL:
-    case LF_INIT_HE_UNIFORM: return 2 / inputs;
+    case LF_INIT_HE_UNIFORM:
+        return 2 / inputs;
     case LF_INIT_GLOROT_NORMAL:
-    case LF_INIT_GLOROT_UNIFORM: return 2 / (inputs + outputs);
+    case LF_INIT_GLOROT_UNIFORM:
+        return 2 / (inputs + outputs);
     case LF_INIT_LECUN_NORMAL:
-    case LF_INIT_LECUN_UNIFORM: return 1 / inputs;
-    default: return 0;
+    case LF_INIT_LECUN_UNIFORM:
+        return 1 / inputs;
+    default:
+        return 0;
     }
 }
 

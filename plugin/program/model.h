@@ -16,10 +16,10 @@ struct lf_layer;
 
 // Values of LF_ACT_* in shaders/abi.h.
 typedef uint32_t lf_activation;
-const char *lf_activation_name(lf_activation activation);         // "relu", …
-bool lf_activation_find(const char *name, lf_activation *out);    // false: no such activation
-float lf_activation_default_alpha(lf_activation activation);      // leaky_relu 0.01, elu 1, else 0
-bool lf_activation_needs_input(lf_activation activation);         // the derivative is a function of x, not of y
+const char *lf_activation_name(lf_activation activation);      // "relu", …
+bool lf_activation_find(const char *name, lf_activation *out); // false: no such activation
+float lf_activation_default_alpha(lf_activation activation);   // leaky_relu 0.01, elu 1, else 0
+bool lf_activation_needs_input(lf_activation activation);      // the derivative is a function of x, not of y
 
 typedef enum lf_init {
     LF_INIT_UNIFORM, // ±1/√inputs, kernel and bias: the default (PyTorch's nn.Linear)
@@ -31,7 +31,7 @@ typedef enum lf_init {
     LF_INIT_LECUN_UNIFORM,
     LF_INIT_ZEROS,
     LF_INIT_COUNT,
-} lf_init; // all but the first set the bias to zero
+} lf_init;                              // all but the first set the bias to zero
 const char *lf_init_name(lf_init init); // "he_normal", …
 bool lf_init_find(const char *name, lf_init *out);
 
@@ -75,13 +75,13 @@ typedef struct lf_model {
     uint32_t inputs, outputs;
     lf_param *tensors;
     size_t tensor_count;
-    size_t param_count; // trainable numbers
-    size_t block_count; // floats in the block, with zero padding between tensors
+    size_t param_count;  // trainable numbers
+    size_t block_count;  // floats in the block, with zero padding between tensors
     size_t kernel_count; // of these, the first ones, which hold the kernels: what weight decay is for
-    size_t state_count; // floats in the block of running statistics
-    float *params;      // [block_count]; the current weights
-    float *state;       // [state_count]
-    bool initialised;   // weights were drawn, loaded or trained
+    size_t state_count;  // floats in the block of running statistics
+    float *params;       // [block_count]; the current weights
+    float *state;        // [state_count]
+    bool initialised;    // weights were drawn, loaded or trained
 } lf_model;
 
 // Copies `layers`, fills names and widths, checks that they fit: "layer 2 (linear_2): expects 128 inputs, but layer 1

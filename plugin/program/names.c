@@ -37,10 +37,10 @@ static const char *const inits[] = {
 _Static_assert(COUNT(inits) == LF_INIT_COUNT, "a name for each initialiser");
 
 static const char *const regions[] = {
-    [LF_REGION_DATA] = "data",       [LF_REGION_TARGETS] = "targets", [LF_REGION_SCALING] = "scaling",
+    [LF_REGION_DATA] = "data",       [LF_REGION_TARGETS] = "targets",   [LF_REGION_SCALING] = "scaling",
     [LF_REGION_ORDER] = "order",     [LF_REGION_SCHEDULE] = "schedule", [LF_REGION_PARAMS] = "params",
-    [LF_REGION_GRADS] = "grads",     [LF_REGION_MOMENTS] = "moments", [LF_REGION_BATCH] = "batch",
-    [LF_REGION_ACTS] = "acts",       [LF_REGION_METRICS] = "metrics", [LF_REGION_STATE] = "state",
+    [LF_REGION_GRADS] = "grads",     [LF_REGION_MOMENTS] = "moments",   [LF_REGION_BATCH] = "batch",
+    [LF_REGION_ACTS] = "acts",       [LF_REGION_METRICS] = "metrics",   [LF_REGION_STATE] = "state",
     [LF_REGION_TEACHER] = "teacher",
 };
 _Static_assert(COUNT(regions) == LF_REGION_COUNT, "a name for each region");
@@ -59,12 +59,30 @@ static const char *const losses[] = {
 _Static_assert(COUNT(losses) == LF_LOSS_COUNT, "a name for each loss");
 
 // The op table. R reads, W writes; optional operands end in OPT.
-#define R(role)     { role, true, false, false }
-#define W(role)     { role, false, true, false }
-#define RW(role)    { role, true, true, false }
-#define R_OPT(role) { role, true, false, true }
-#define W_OPT(role) { role, false, true, true }
-#define RW_OPT(role) { role, true, true, true }
+#define R(role)                                                                                                        \
+    {                                                                                                                  \
+        role, true, false, false                                                                                       \
+    }
+#define W(role)                                                                                                        \
+    {                                                                                                                  \
+        role, false, true, false                                                                                       \
+    }
+#define RW(role)                                                                                                       \
+    {                                                                                                                  \
+        role, true, true, false                                                                                        \
+    }
+#define R_OPT(role)                                                                                                    \
+    {                                                                                                                  \
+        role, true, false, true                                                                                        \
+    }
+#define W_OPT(role)                                                                                                    \
+    {                                                                                                                  \
+        role, false, true, true                                                                                        \
+    }
+#define RW_OPT(role)                                                                                                   \
+    {                                                                                                                  \
+        role, true, true, true                                                                                         \
+    }
 
 static const lf_op_info ops[] = {
     [LF_OP_GATHER] = { "gather",
@@ -85,11 +103,11 @@ static const lf_op_info ops[] = {
     [LF_OP_BATCH_STATS] = { "batch_stats", { R("x"), R("schedule"), RW("mean"), RW("variance"), W("stats") } },
     [LF_OP_BATCH_NORM] = { "batch_norm", { R("x"), R("gamma"), R("beta"), R("stats"), W("y") } },
     [LF_OP_BATCH_NORM_DX] = { "batch_norm_dx",
-                              { R("x"), R("dy"), R("gamma"), R("stats"), R("dgamma"), R("dbeta"), R("schedule"), W("dx") } },
+                              { R("x"), R("dy"), R("gamma"), R("stats"), R("dgamma"), R("dbeta"), R("schedule"),
+                                W("dx") } },
     [LF_OP_NORM_DW] = { "norm_dw", { R("x"), R("dy"), R("stats"), W("dgamma"), W("dbeta") } },
     [LF_OP_GATHER_ROWS] = { "gather_rows", { R("source"), R("order"), R("schedule"), W("out") } },
-    [LF_OP_DISTILL] = { "distill",
-                        { R("z"), R("label"), R("schedule"), W("metrics"), W_OPT("dz"), R("teacher") } },
+    [LF_OP_DISTILL] = { "distill", { R("z"), R("label"), R("schedule"), W("metrics"), W_OPT("dz"), R("teacher") } },
 };
 _Static_assert(COUNT(ops) == LF_OP_COUNT, "a row for each operation");
 
@@ -99,9 +117,14 @@ static const struct {
 } optimizers[] = {
     [LF_OPTIMIZER_NONE] = { "none", { .kind = LF_OPTIMIZER_NONE } },
     [LF_OPTIMIZER_SGD] = { "sgd", { .kind = LF_OPTIMIZER_SGD, .lr = 1e-3 } },
-    [LF_OPTIMIZER_ADAM] = { "adam", { .kind = LF_OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f } },
+    [LF_OPTIMIZER_ADAM] = { "adam",
+                            { .kind = LF_OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f } },
     [LF_OPTIMIZER_ADAMW] = { "adamw",
-                             { .kind = LF_OPTIMIZER_ADAMW, .lr = 1e-3, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f,
+                             { .kind = LF_OPTIMIZER_ADAMW,
+                               .lr = 1e-3,
+                               .beta1 = .9f,
+                               .beta2 = .999f,
+                               .eps = 1e-8f,
                                .weight_decay = 1e-2f } },
 };
 _Static_assert(COUNT(optimizers) == LF_OPTIMIZER_COUNT, "a row for each optimizer");
@@ -190,8 +213,11 @@ unsigned lf_optimizer_moments(const lf_optimizer *optimizer)
 {
     switch (optimizer->kind) {
     case LF_OPTIMIZER_ADAM:
-    case LF_OPTIMIZER_ADAMW: return 2;
-    case LF_OPTIMIZER_SGD: return optimizer->momentum != 0;
-    default: return 0;
+    case LF_OPTIMIZER_ADAMW:
+        return 2;
+    case LF_OPTIMIZER_SGD:
+        return optimizer->momentum != 0;
+    default:
+        return 0;
     }
 }

@@ -30,7 +30,14 @@ typedef enum lf_region {
 } lf_region;
 const char *lf_region_name(lf_region region);
 
-typedef enum lf_phase { LF_PHASE_LOAD, LF_PHASE_FORWARD, LF_PHASE_BACKWARD, LF_PHASE_REDUCE, LF_PHASE_UPDATE, LF_PHASE_COUNT } lf_phase;
+typedef enum lf_phase {
+    LF_PHASE_LOAD,
+    LF_PHASE_FORWARD,
+    LF_PHASE_BACKWARD,
+    LF_PHASE_REDUCE,
+    LF_PHASE_UPDATE,
+    LF_PHASE_COUNT
+} lf_phase;
 const char *lf_phase_name(lf_phase phase);
 
 typedef struct lf_tensor {
@@ -45,11 +52,11 @@ size_t lf_tensor_bytes(const lf_tensor *tensor);
 typedef int32_t lf_tensor_id; // index into lf_program.tensors
 #define LF_NO_TENSOR (-1)
 
-// Operations, each with its formula. The enums below give their operands' positions; the op table (names.c) says which are
-// read, written, or may be LF_NO_TENSOR.
+// Operations, each with its formula. The enums below give their operands' positions; the op table (names.c) says which
+// are read, written, or may be LF_NO_TENSOR.
 typedef enum lf_op_kind {
-    LF_OP_GATHER,        // x[i] = data[order[first + i]] * scale + offset, y[i] = targets[…]; rows past the batch's are 0
-    LF_OP_LINEAR,        // z = x·kernel + bias, y = act(z)
+    LF_OP_GATHER, // x[i] = data[order[first + i]] * scale + offset, y[i] = targets[…]; rows past the batch's are 0
+    LF_OP_LINEAR, // z = x·kernel + bias, y = act(z)
     LF_OP_ACTIVATION,    // y = act(x)
     LF_OP_CROSS_ENTROPY, // row loss = logsumexp(z) - z[label]; dz = (softmax(z) - onehot) / rows
     LF_OP_MSE,           // row loss = mean over outputs of (z - t)²; dz = 2 (z - t) / (outputs rows)
@@ -57,7 +64,7 @@ typedef enum lf_op_kind {
     LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
     LF_OP_SGD,
-    LF_OP_ADAM, // and adamw, which decays the weights themselves
+    LF_OP_ADAM,          // and adamw, which decays the weights themselves
     LF_OP_DROPOUT,       // y = x · keep / (1 - rate); keep is drawn by (seed, step, stream, element); its own gradient
     LF_OP_ADD,           // y = a + b
     LF_OP_LAYER_NORM,    // y = (x - mean) · rstd · gamma + beta over each row; stats: mean, rstd
@@ -71,7 +78,15 @@ typedef enum lf_op_kind {
     LF_OP_COUNT,
 } lf_op_kind;
 
-enum { LF_GATHER_DATA, LF_GATHER_TARGETS, LF_GATHER_SCALING, LF_GATHER_ORDER, LF_GATHER_SCHEDULE, LF_GATHER_X, LF_GATHER_Y };
+enum {
+    LF_GATHER_DATA,
+    LF_GATHER_TARGETS,
+    LF_GATHER_SCALING,
+    LF_GATHER_ORDER,
+    LF_GATHER_SCHEDULE,
+    LF_GATHER_X,
+    LF_GATHER_Y
+};
 enum { LF_LINEAR_X, LF_LINEAR_KERNEL, LF_LINEAR_BIAS, LF_LINEAR_Y, LF_LINEAR_Z };
 enum { LF_ACTIVATION_X, LF_ACTIVATION_Y };
 enum { LF_LOSS_Z, LF_LOSS_TARGET, LF_LOSS_SCHEDULE, LF_LOSS_METRICS, LF_LOSS_DZ }; // cross_entropy and mse
@@ -125,21 +140,27 @@ typedef struct lf_op {
     float beta1, beta2, eps;  // adam
     float momentum;           // sgd
     float weight_decay;
-    float rate;               // dropout
-    uint32_t stream;          // dropout: the layer's index in the model
-    bool training;            // batch_stats: of the batch, and the running ones move; else the running ones
-    bool by_row;              // norm_dw: stats by row (layer_norm), not by column
+    float rate;                     // dropout
+    uint32_t stream;                // dropout: the layer's index in the model
+    bool training;                  // batch_stats: of the batch, and the running ones move; else the running ones
+    bool by_row;                    // norm_dw: stats by row (layer_norm), not by column
     float soft_weight, temperature; // distill: alpha and T
-    bool decoupled;           // adamw: the decay does not pass through the moments
-    bool nesterov;            // sgd
-    bool barrier;             // an earlier operation since the last barrier touches the same memory (see hazards.c)
+    bool decoupled;                 // adamw: the decay does not pass through the moments
+    bool nesterov;                  // sgd
+    bool barrier; // an earlier operation since the last barrier touches the same memory (see hazards.c)
 } lf_op;
 
 typedef enum lf_loss { LF_LOSS_NONE, LF_LOSS_CROSS_ENTROPY, LF_LOSS_MSE, LF_LOSS_COUNT } lf_loss;
 const char *lf_loss_name(lf_loss loss);
 bool lf_loss_find(const char *name, lf_loss *out);
 
-typedef enum lf_optimizer_kind { LF_OPTIMIZER_NONE, LF_OPTIMIZER_SGD, LF_OPTIMIZER_ADAM, LF_OPTIMIZER_ADAMW, LF_OPTIMIZER_COUNT } lf_optimizer_kind;
+typedef enum lf_optimizer_kind {
+    LF_OPTIMIZER_NONE,
+    LF_OPTIMIZER_SGD,
+    LF_OPTIMIZER_ADAM,
+    LF_OPTIMIZER_ADAMW,
+    LF_OPTIMIZER_COUNT
+} lf_optimizer_kind;
 const char *lf_optimizer_name(lf_optimizer_kind kind);
 
 typedef struct lf_optimizer {
@@ -150,7 +171,7 @@ typedef struct lf_optimizer {
     float beta1, beta2, eps;
     float weight_decay;
 } lf_optimizer;
-lf_optimizer lf_optimizer_default(lf_optimizer_kind kind); // PyTorch's defaults
+lf_optimizer lf_optimizer_default(lf_optimizer_kind kind);    // PyTorch's defaults
 unsigned lf_optimizer_moments(const lf_optimizer *optimizer); // blocks of state: adam 2, sgd with momentum 1, else 0
 
 typedef struct lf_compile_params {

@@ -59,8 +59,8 @@ static const lf_file_tensor *find_tensor(const lf_file_tensor *tensors, size_t c
 }
 
 // The tensor of a file that belongs to a parameter, by name and shape.
-static const lf_file_tensor *match(const lf_file_tensor *tensors, size_t count, const lf_param *param, const char *suffix,
-                                   const char *path, lf_error *err)
+static const lf_file_tensor *match(const lf_file_tensor *tensors, size_t count, const lf_param *param,
+                                   const char *suffix, const char *path, lf_error *err)
 {
     char name[LF_NAME_MAX + 8];
     snprintf(name, sizeof name, "%s%s", param->name, suffix);
@@ -107,7 +107,8 @@ static lf_file_tensor *view_moments(const lf_model *model, unsigned moments, flo
     return tensors;
 }
 
-bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, const lf_train_place *place, lf_error *err)
+bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, const lf_train_place *place,
+                        lf_error *err)
 {
     unsigned moments = lf_optimizer_moments(place->optimizer);
     float *blocks = calloc(moments * model->block_count + 1, sizeof *blocks);
@@ -121,11 +122,18 @@ bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, 
         ok = lf_session_read_moments(session, i, blocks + i * model->block_count, err);
     ok = ok && lf_session_read_weights(session, model, err) && lf_model_view_init(model, &view, err);
     if (ok) {
-        lf_train_state state = { .optimizer_step = place->step, .epoch = place->epoch, .step = place->step,
-                                 .position = place->position, .seed = place->seed, .best = isfinite(place->best) ? place->best : (double)NAN,
-                                 .waited = place->waited, .reductions = place->reductions,
-                                 .schedule = (char *)place->schedule, .moments = tensors,
-                                 .moment_count = tensor_count, .options = (char *)place->options };
+        lf_train_state state = { .optimizer_step = place->step,
+                                 .epoch = place->epoch,
+                                 .step = place->step,
+                                 .position = place->position,
+                                 .seed = place->seed,
+                                 .best = isfinite(place->best) ? place->best : (double)NAN,
+                                 .waited = place->waited,
+                                 .reductions = place->reductions,
+                                 .schedule = (char *)place->schedule,
+                                 .moments = tensors,
+                                 .moment_count = tensor_count,
+                                 .options = (char *)place->options };
         snprintf(state.optimizer, sizeof state.optimizer, "%s", lf_optimizer_name(place->optimizer->kind));
         view.state = &state;
         ok = lf_model_file_write(path, &view, err);
@@ -162,8 +170,8 @@ lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_pl
     if (!state)
         lf_error_set(err, LF_EFORMAT, "%s is a model, not a checkpoint: it holds no optimizer state", path);
     else if (strcmp(state->optimizer, optimizer))
-        lf_error_set(err, LF_EARG, "%s was written with optimizer %s, but this training uses %s", path, state->optimizer,
-                     optimizer);
+        lf_error_set(err, LF_EARG, "%s was written with optimizer %s, but this training uses %s", path,
+                     state->optimizer, optimizer);
     else if (state->options && strcmp(state->options, place->options))
         name_difference(path, state->options, place->options, err);
     else if (lf_model_take_weights(model, file, path, err)) {

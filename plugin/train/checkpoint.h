@@ -24,7 +24,7 @@ bool lf_model_take_weights(lf_model *model, const lf_model_file *file, const cha
 typedef struct lf_train_place {
     uint64_t epoch, step, position, seed;
     const lf_optimizer *optimizer;
-    double best;                 // of a plateau schedule: see lf_train_state; HUGE_VAL: none
+    double best; // of a plateau schedule: see lf_train_state; HUGE_VAL: none
     uint64_t waited, reductions;
     char schedule[LF_SCHEDULE_TEXT];
     char options[1536];

@@ -71,9 +71,13 @@ bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, lf_
     }
     for (unsigned i = 0; i < params->teacher_count; i++) {
         const lf_model *teacher = params->teachers[i];
-        if (!lf_predict(&(lf_evaluate_params){ .model = teacher, .data = params->data, .part = params->part,
-                                               .batch = TEACHER_BATCH, .device = params->device,
-                                               .window = params->window, .stop = params->stop },
+        if (!lf_predict(&(lf_evaluate_params){ .model = teacher,
+                                               .data = params->data,
+                                               .part = params->part,
+                                               .batch = TEACHER_BATCH,
+                                               .device = params->device,
+                                               .window = params->window,
+                                               .stop = params->stop },
                         add_rows, &p, err)) {
             lf_error_prefix(err, "teacher %u", i + 1);
             return false;

@@ -1,5 +1,5 @@
-// Knowledge distillation (Hinton, Vinyals, Dean 2015): what the teachers say of every row does not depend on the student,
-// so it is computed once, before the training. train.c calls this.
+// Knowledge distillation (Hinton, Vinyals, Dean 2015): what the teachers say of every row does not depend on the
+// student, so it is computed once, before the training. train.c calls this.
 #ifndef LF_TRAIN_DISTILL_H
 #define LF_TRAIN_DISTILL_H
 

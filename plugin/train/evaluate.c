@@ -47,9 +47,14 @@ static bool run(const lf_evaluate_params *params, pass *p, lf_device_info *info,
     if (!device)
         return false;
     *info = device->info;
-    p->session = lf_session_create(&(lf_session_params){ .device = device, .model = params->model, .data = params->data,
-                                                         .part = params->part, .loss = params->loss,
-                                                         .batch = params->batch, .passes = 1, .budget = params->window },
+    p->session = lf_session_create(&(lf_session_params){ .device = device,
+                                                         .model = params->model,
+                                                         .data = params->data,
+                                                         .part = params->part,
+                                                         .loss = params->loss,
+                                                         .batch = params->batch,
+                                                         .passes = 1,
+                                                         .budget = params->window },
                                    err);
     if (!p->session)
         goto done;

@@ -13,12 +13,12 @@ struct lf_feed {
     const lf_part *part;
     uint32_t stretch_rows; // at most; whole batches, unless a pass is shorter
     bool resident;
-    uint64_t pass, position;    // of the next stretch that lf_feed_next gives
-    uint32_t *order;            // [stretch_rows]
+    uint64_t pass, position; // of the next stretch that lf_feed_next gives
+    uint32_t *order;         // [stretch_rows]
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
-    uint64_t *rows;             // [stretch_rows]
-    float *teacher;             // [stretch_rows * outputs]; NULL without a teacher
+    uint64_t *rows; // [stretch_rows]
+    float *teacher; // [stretch_rows * outputs]; NULL without a teacher
     pthread_t reader;
     bool reader_started;
     pthread_mutex_t lock;
@@ -137,7 +137,8 @@ static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y,
     size_t row = feed->p.row.x, target = feed->p.row.y;
     lf_buffer *const *region = feed->p.regions->region;
     return lf_device_buffer_write(feed->p.device, region[LF_REGION_DATA], at * row, x, count * row, err) &&
-           (!target || lf_device_buffer_write(feed->p.device, region[LF_REGION_TARGETS], at * target, y, count * target, err));
+           (!target ||
+            lf_device_buffer_write(feed->p.device, region[LF_REGION_TARGETS], at * target, y, count * target, err));
 }
 
 // In pieces, so that the host never holds the whole data beside the device.

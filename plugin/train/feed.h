@@ -21,14 +21,14 @@ typedef struct lf_feed_params {
     lf_dataset *data; // borrowed
     lf_part_id part;
     lf_row_bytes row;
-    const lf_program *program;   // borrowed; its rows and positions are the window and the most rows of a stretch
-    lf_device *device;           // borrowed
-    const lf_bindings *regions;  // borrowed; `order`, `data` and `targets` are written
-    const float *teacher;        // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
+    const lf_program *program;  // borrowed; its rows and positions are the window and the most rows of a stretch
+    lf_device *device;          // borrowed
+    const lf_bindings *regions; // borrowed; `order`, `data` and `targets` are written
+    const float *teacher;       // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
     bool shuffle;
-    uint64_t seed;               // with shuffle: the order of a pass is a function of (seed, pass, position)
-    uint64_t pass, position;     // where to start
-    uint64_t passes;             // after pass number passes - 1, nothing is read ahead any more
+    uint64_t seed;           // with shuffle: the order of a pass is a function of (seed, pass, position)
+    uint64_t pass, position; // where to start
+    uint64_t passes;         // after pass number passes - 1, nothing is read ahead any more
 } lf_feed_params;
 
 // Consecutive positions of a pass that are on the device now; position `position + i` stands at order[i].

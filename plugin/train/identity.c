@@ -59,16 +59,17 @@ bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_s
     data[16] = teachers[16] = 0; // enough to tell them apart in a message
     lf_schedule_text(&p->schedule, span, schedule, sizeof schedule);
     const lf_optimizer *o = &p->optimizer;
-    int length = snprintf(text, size,
-                          "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
-                          ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g"
-                          ", schedule %s, %u teachers %s, alpha %.9g, temperature %.9g",
-                          data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, part->rows, o->lr,
-                          (double)o->momentum, o->nesterov, (double)o->beta1, (double)o->beta2, (double)o->eps,
-                          (double)o->weight_decay, schedule, p->teacher_count, p->teacher_count ? teachers : "none",
-                          (double)p->alpha, (double)p->temperature);
+    int length =
+        snprintf(text, size,
+                 "data %s, loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
+                 ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g"
+                 ", schedule %s, %u teachers %s, alpha %.9g, temperature %.9g",
+                 data, lf_loss_name(p->loss), p->batch, p->seed, p->shuffle, part->rows, o->lr, (double)o->momentum,
+                 o->nesterov, (double)o->beta1, (double)o->beta2, (double)o->eps, (double)o->weight_decay, schedule,
+                 p->teacher_count, p->teacher_count ? teachers : "none", (double)p->alpha, (double)p->temperature);
     if (length >= 0 && (size_t)length < size)
         return true;
-    lf_error_set(err, LF_EARG, "the training's options take %d characters in its checkpoint; at most %zu fit", length, size - 1);
+    lf_error_set(err, LF_EARG, "the training's options take %d characters in its checkpoint; at most %zu fit", length,
+                 size - 1);
     return false;
 }

@@ -46,7 +46,8 @@ lf_schedule lf_schedule_default(lf_schedule_kind kind)
 bool lf_schedule_check(const lf_schedule *s, lf_error *err)
 {
     const char *name = kinds[s->kind].name;
-    bool has_gamma = s->kind == LF_SCHEDULE_STEP || s->kind == LF_SCHEDULE_MULTISTEP || s->kind == LF_SCHEDULE_EXPONENTIAL;
+    bool has_gamma =
+        s->kind == LF_SCHEDULE_STEP || s->kind == LF_SCHEDULE_MULTISTEP || s->kind == LF_SCHEDULE_EXPONENTIAL;
     if (!(s->warmup >= 0))
         lf_error_set(err, LF_EARG, "schedule: warmup must be 0 or more, not %g", s->warmup);
     else if (has_gamma && !(s->gamma > 0))
@@ -56,8 +57,9 @@ bool lf_schedule_check(const lf_schedule *s, lf_error *err)
     else if (s->kind == LF_SCHEDULE_MULTISTEP && !s->milestone_count)
         lf_error_set(err, LF_EARG, "schedule \"multistep\": needs milestones");
     else if (s->kind == LF_SCHEDULE_ONE_CYCLE && !(s->rise > 0 && s->rise < 1 && s->div > 0))
-        lf_error_set(err, LF_EARG, "schedule \"one_cycle\": rise must be between 0 and 1 and div above 0, not %g and %g",
-                     s->rise, s->div);
+        lf_error_set(err, LF_EARG,
+                     "schedule \"one_cycle\": rise must be between 0 and 1 and div above 0, not %g and %g", s->rise,
+                     s->div);
     else if (s->kind == LF_SCHEDULE_PLATEAU && !(s->factor > 0 && s->factor < 1))
         lf_error_set(err, LF_EARG, "schedule \"plateau\": factor must be between 0 and 1, not %g", s->factor);
     else
@@ -101,16 +103,22 @@ double lf_schedule_lr(const lf_schedule *s, double lr, const lf_span *span, uint
     double t = (double)at - ceil(s->warmup), length = (double)all - ceil(s->warmup), passed = 0;
     double fraction = length > 0 ? fmin(t / length, 1) : 1;
     switch (s->kind) {
-    case LF_SCHEDULE_STEP: return lr * pow(s->gamma, floor(t / (double)s->every));
+    case LF_SCHEDULE_STEP:
+        return lr * pow(s->gamma, floor(t / (double)s->every));
     case LF_SCHEDULE_MULTISTEP:
         for (unsigned i = 0; i < s->milestone_count; i++)
             passed += (double)s->milestones[i] <= t;
         return lr * pow(s->gamma, passed);
-    case LF_SCHEDULE_EXPONENTIAL: return lr * pow(s->gamma, t);
-    case LF_SCHEDULE_COSINE: return between(lr, s->final, fraction);
-    case LF_SCHEDULE_LINEAR: return lr + (s->final - lr) * fraction;
-    case LF_SCHEDULE_ONE_CYCLE: return one_cycle(s, lr, t, length);
-    default: return lr;
+    case LF_SCHEDULE_EXPONENTIAL:
+        return lr * pow(s->gamma, t);
+    case LF_SCHEDULE_COSINE:
+        return between(lr, s->final, fraction);
+    case LF_SCHEDULE_LINEAR:
+        return lr + (s->final - lr) * fraction;
+    case LF_SCHEDULE_ONE_CYCLE:
+        return one_cycle(s, lr, t, length);
+    default:
+        return lr;
     }
 }
 

@@ -15,10 +15,10 @@ typedef enum lf_schedule_kind {
     LF_SCHEDULE_STEP,        // lr · gamma^⌊t / every⌋
     LF_SCHEDULE_MULTISTEP,   // lr · gamma^(milestones at or before t)
     LF_SCHEDULE_EXPONENTIAL, // lr · gamma^t
-    LF_SCHEDULE_COSINE,      // final + (lr - final) · (1 + cos(π t / T)) / 2; Loshchilov, Hutter 2017, without restarts
-    LF_SCHEDULE_LINEAR,      // lr + (final - lr) · t / T
-    LF_SCHEDULE_ONE_CYCLE,   // cosines from lr / div up to lr over `rise` of T, then down to final; Smith, Topin 2018
-    LF_SCHEDULE_PLATEAU,     // lr · factor^n, n counted by the training: see lf_plateau
+    LF_SCHEDULE_COSINE,    // final + (lr - final) · (1 + cos(π t / T)) / 2; Loshchilov, Hutter 2017, without restarts
+    LF_SCHEDULE_LINEAR,    // lr + (final - lr) · t / T
+    LF_SCHEDULE_ONE_CYCLE, // cosines from lr / div up to lr over `rise` of T, then down to final; Smith, Topin 2018
+    LF_SCHEDULE_PLATEAU,   // lr · factor^n, n counted by the training: see lf_plateau
     LF_SCHEDULE_COUNT,
 } lf_schedule_kind;
 
@@ -28,16 +28,16 @@ typedef enum lf_schedule_kind {
 typedef struct lf_schedule {
     lf_schedule_kind kind;
     bool per_epoch;
-    double warmup;         // steps (or epochs) over which the rate rises linearly from lr / warmup to lr
-    double final;          // rate at the end: cosine, linear, one_cycle
-    double gamma;          // step, multistep, exponential
-    uint64_t every;        // step
+    double warmup;  // steps (or epochs) over which the rate rises linearly from lr / warmup to lr
+    double final;   // rate at the end: cosine, linear, one_cycle
+    double gamma;   // step, multistep, exponential
+    uint64_t every; // step
     uint64_t milestones[LF_MILESTONE_MAX]; // multistep; ascending
     unsigned milestone_count;
-    double rise, div;      // one_cycle
-    double factor;         // plateau
-    unsigned patience;     // plateau: epochs without a better value before the rate falls
-    double threshold;      // plateau: better means below best · (1 - threshold)
+    double rise, div;  // one_cycle
+    double factor;     // plateau
+    unsigned patience; // plateau: epochs without a better value before the rate falls
+    double threshold;  // plateau: better means below best · (1 - threshold)
 } lf_schedule;
 
 const char *lf_schedule_name(lf_schedule_kind kind);

@@ -20,13 +20,13 @@ struct lf_session {
     bool owned[LF_REGION_COUNT];
     lf_exec *exec;
     lf_feed *feed;
-    lf_stretch stretch;      // on the device
-    uint32_t stretch_done;   // rows of it that ran
-    uint64_t step;           // training steps done
-    float *metrics;          // [steps of a stretch * batch * LF_METRIC_COUNT]
+    lf_stretch stretch;    // on the device
+    uint32_t stretch_done; // rows of it that ran
+    uint64_t step;         // training steps done
+    float *metrics;        // [steps of a stretch * batch * LF_METRIC_COUNT]
     struct lf_schedule_row *schedule;
     double lr_scale;
-    double step_seconds;     // measured; 0: not yet
+    double step_seconds; // measured; 0: not yet
     unsigned probes;
 };
 
@@ -83,9 +83,15 @@ lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_err
         return NULL;
     uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (part->rows + p->batch - 1) / p->batch * p->batch;
     uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
-    lf_compile_params compile = { .model = p->model, .loss = p->loss, .optimizer = p->optimizer, .batch = p->batch,
-                                  .stored = part->stored, .rows = rows, .positions = positions,
-                                  .steps = positions / p->batch, .distill.on = p->distillation != NULL };
+    lf_compile_params compile = { .model = p->model,
+                                  .loss = p->loss,
+                                  .optimizer = p->optimizer,
+                                  .batch = p->batch,
+                                  .stored = part->stored,
+                                  .rows = rows,
+                                  .positions = positions,
+                                  .steps = positions / p->batch,
+                                  .distill.on = p->distillation != NULL };
     if (p->distillation) {
         compile.distill.alpha = p->distillation->alpha;
         compile.distill.temperature = p->distillation->temperature;
@@ -113,9 +119,10 @@ static bool compile(lf_session *s, lf_error *err)
 static bool write_weights(lf_session *s, lf_error *err)
 {
     const lf_model *model = s->p.model;
-    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, model->params, block_bytes(s), err) &&
-           (!model->state_count || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_STATE], 0, model->state,
-                                                          model->state_count * sizeof(float), err));
+    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, model->params, block_bytes(s),
+                                  err) &&
+           (!model->state_count || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_STATE], 0,
+                                                          model->state, model->state_count * sizeof(float), err));
 }
 
 // Memory that the system grants and then does not have would end the process, or another one.
@@ -182,11 +189,17 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
     if (!s->exec)
         goto error;
-    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data, .part = params->part,
-                                                .row = lf_session_row_bytes(params, s->part), .program = s->program,
-                                                .device = params->device, .regions = &s->regions,
-                                                .shuffle = params->shuffle, .seed = params->seed, .pass = params->pass,
-                                                .position = params->position, .passes = params->passes,
+    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data,
+                                                .part = params->part,
+                                                .row = lf_session_row_bytes(params, s->part),
+                                                .program = s->program,
+                                                .device = params->device,
+                                                .regions = &s->regions,
+                                                .shuffle = params->shuffle,
+                                                .seed = params->seed,
+                                                .pass = params->pass,
+                                                .position = params->position,
+                                                .passes = params->passes,
                                                 .teacher = params->distillation ? params->distillation->soft : NULL },
                              err);
     if (!s->feed)
@@ -271,8 +284,13 @@ static bool run_piece(lf_session *s, uint32_t steps, lf_piece *piece, lf_error *
     double start = lf_clock();
     if (!lf_device_exec_run(dev, s->exec, LF_PHASE_LOAD, last, steps, err) || !lf_device_wait(dev, err))
         return false;
-    *piece = (lf_piece){ .pass = s->stretch.pass, .position = s->stretch.position + s->stretch_done, .step = s->step,
-                         .steps = steps, .rows = rows, .batch = s->p.batch, .seconds = lf_clock() - start };
+    *piece = (lf_piece){ .pass = s->stretch.pass,
+                         .position = s->stretch.position + s->stretch_done,
+                         .step = s->step,
+                         .steps = steps,
+                         .rows = rows,
+                         .batch = s->p.batch,
+                         .seconds = lf_clock() - start };
     note_time(s, steps, piece->seconds);
     if (s->p.loss != LF_LOSS_NONE) {
         size_t step_floats = (size_t)s->p.batch * LF_METRIC_COUNT;
@@ -339,9 +357,10 @@ void lf_piece_add(const lf_piece *piece, lf_sums *sums)
 
 bool lf_session_read_weights(lf_session *s, lf_model *model, lf_error *err)
 {
-    return lf_device_buffer_read(s->p.device, model->params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s), err) &&
-           (!model->state_count || lf_device_buffer_read(s->p.device, model->state, s->regions.region[LF_REGION_STATE], 0,
-                                                         model->state_count * sizeof(float), err));
+    return lf_device_buffer_read(s->p.device, model->params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s),
+                                 err) &&
+           (!model->state_count || lf_device_buffer_read(s->p.device, model->state, s->regions.region[LF_REGION_STATE],
+                                                         0, model->state_count * sizeof(float), err));
 }
 
 static size_t moment_offset(const lf_session *s, unsigned moment)

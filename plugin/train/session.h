@@ -20,19 +20,19 @@ typedef struct lf_distillation {
 } lf_distillation;
 
 typedef struct lf_session_params {
-    lf_device *device;         // borrowed
-    const lf_model *model;     // borrowed
-    lf_dataset *data;          // borrowed
+    lf_device *device;     // borrowed
+    const lf_model *model; // borrowed
+    lf_dataset *data;      // borrowed
     lf_part_id part;
     lf_loss loss;
-    lf_optimizer optimizer;    // kind LF_OPTIMIZER_NONE: nothing is updated
-    const lf_schedule *schedule; // of the learning rate; borrowed; NULL: constant
-    lf_span span;              // that it covers
+    lf_optimizer optimizer;              // kind LF_OPTIMIZER_NONE: nothing is updated
+    const lf_schedule *schedule;         // of the learning rate; borrowed; NULL: constant
+    lf_span span;                        // that it covers
     const lf_distillation *distillation; // borrowed; NULL: none
     uint32_t batch;
     bool shuffle;
     uint64_t seed;
-    uint64_t pass, position;   // where to start
+    uint64_t pass, position; // where to start
     uint64_t passes;
     uint64_t step;             // training steps done before
     uint64_t budget;           // bytes for resident rows; 0: half of the device's memory
@@ -44,10 +44,10 @@ typedef struct lf_piece {
     uint64_t pass, position; // of its first row
     uint64_t step;           // training step of its first step, from 0
     uint32_t steps;
-    uint32_t rows;           // in all steps together
+    uint32_t rows; // in all steps together
     uint32_t batch;
-    const float *metrics;    // (steps, batch, LF_METRIC_COUNT); NULL without a loss
-    double seconds;          // it took
+    const float *metrics; // (steps, batch, LF_METRIC_COUNT); NULL without a loss
+    double seconds;       // it took
 } lf_piece;
 typedef bool lf_piece_fn(void *user, const lf_piece *piece, lf_error *err); // false with `err` filled stops the pass
 
@@ -75,13 +75,13 @@ typedef struct lf_sums {
     uint64_t rows;
 } lf_sums;
 lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step); // of one step, counted within the piece
-void lf_piece_add(const lf_piece *piece, lf_sums *sums);            // of all its steps
+void lf_piece_add(const lf_piece *piece, lf_sums *sums);          // of all its steps
 
 // Into the model's params and state.
 bool lf_session_read_weights(lf_session *session, lf_model *model, lf_error *err);
-bool lf_session_read_moments(lf_session *session, unsigned moment, float *block, lf_error *err);   // [block_count]
+bool lf_session_read_moments(lf_session *session, unsigned moment, float *block, lf_error *err); // [block_count]
 bool lf_session_write_moments(lf_session *session, unsigned moment, const float *block, lf_error *err);
-bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err);      // (count, outputs)
+bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err); // (count, outputs)
 const lf_program *lf_session_program(const lf_session *session);
 
 #endif

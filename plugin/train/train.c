@@ -21,11 +21,11 @@ typedef struct training {
     uint64_t rows, epoch_steps, total_steps;
     lf_span span; // of the whole training: max_steps cuts it short without changing its rates
     lf_train_place place;
-    uint64_t first_step;          // where this run began; more than 0 after a resume
+    uint64_t first_step; // where this run began; more than 0 after a resume
     lf_sums epoch_sums;
     double epoch_seconds;
     double start;
-    double *losses;               // of a piece's steps
+    double *losses; // of a piece's steps
     uint32_t losses_capacity;
 } training;
 
@@ -47,8 +47,11 @@ static void tell_progress(training *t)
         return;
     double each = (lf_clock() - t->start) / (double)(t->place.step - t->first_step);
     p->events.progress(p->events.user,
-                       &(lf_progress){ .epoch = t->place.epoch + 1, .epochs = p->epochs, .step = t->place.step,
-                                       .steps = t->total_steps, .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows,
+                       &(lf_progress){ .epoch = t->place.epoch + 1,
+                                       .epochs = p->epochs,
+                                       .step = t->place.step,
+                                       .steps = t->total_steps,
+                                       .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows,
                                        .accuracy = accuracy(p, &t->epoch_sums),
                                        .rows_per_second = (double)t->epoch_sums.rows / t->epoch_seconds,
                                        .seconds_left = each * (double)(t->total_steps - t->place.step) });
@@ -73,7 +76,8 @@ static bool add_losses(training *t, const lf_piece *piece, lf_error *err)
         t->losses[i] = sums.loss / (double)sums.rows;
         if (!isfinite(t->losses[i])) {
             lf_error_set(err, LF_EDATA,
-                         "the loss is %g at step %" PRIu64 " (epoch %" PRIu64 "): a smaller learning rate than %g may help",
+                         "the loss is %g at step %" PRIu64 " (epoch %" PRIu64
+                         "): a smaller learning rate than %g may help",
                          t->losses[i], piece->step + i + 1, piece->pass + 1, t->p->optimizer.lr);
             return false;
         }
@@ -85,8 +89,9 @@ static bool go_on_unless_stopped(const training *t, lf_error *err)
 {
     if (!t->p->stop || !*t->p->stop)
         return true;
-    lf_error_set(err, LF_EINTERRUPTED, "interrupted at step %" PRIu64 " of %" PRIu64 " (epoch %" PRIu64 " of %" PRIu64 ")",
-                 t->place.step, t->total_steps, t->place.epoch + 1, t->p->epochs);
+    lf_error_set(err, LF_EINTERRUPTED,
+                 "interrupted at step %" PRIu64 " of %" PRIu64 " (epoch %" PRIu64 " of %" PRIu64 ")", t->place.step,
+                 t->total_steps, t->place.epoch + 1, t->p->epochs);
     return false;
 }
 
@@ -152,9 +157,12 @@ static bool end_epoch(training *t, bool *go_on, lf_error *err)
 {
     const lf_train_params *p = t->p;
     // Without rows there is a validation only: the training that is resumed was finished.
-    lf_epoch epoch = { .epoch = t->place.epoch + (t->epoch_sums.rows > 0), .step = t->place.step,
-                       .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows, .accuracy = accuracy(p, &t->epoch_sums),
-                       .val_loss = (double)NAN, .val_accuracy = (double)NAN,
+    lf_epoch epoch = { .epoch = t->place.epoch + (t->epoch_sums.rows > 0),
+                       .step = t->place.step,
+                       .loss = t->epoch_sums.loss / (double)t->epoch_sums.rows,
+                       .accuracy = accuracy(p, &t->epoch_sums),
+                       .val_loss = (double)NAN,
+                       .val_accuracy = (double)NAN,
                        .lr = lr_scale(t) * lf_schedule_lr(&p->schedule, p->optimizer.lr, &t->span, t->place.step - 1) };
     if (t->validation) {
         lf_sums sums = { 0 };
@@ -201,7 +209,8 @@ static bool loop(training *t, lf_error *err)
             if (p->events.digest)
                 p->events.digest(p->events.user, t->place.step, hex);
         }
-        bool last = t->place.step == t->total_steps; // max_steps may end inside an epoch, whose values are told all the same
+        // max_steps may end inside an epoch, whose values are told all the same.
+        bool last = t->place.step == t->total_steps;
         if ((lf_session_pass_done(t->session) || last) && !end_epoch(t, &go_on, err))
             return false;
         if (!last && go_on && !go_on_unless_stopped(t, err))
@@ -216,15 +225,25 @@ static bool loop(training *t, lf_error *err)
 
 static lf_session_params session_params(const lf_train_params *p)
 {
-    return (lf_session_params){ .model = p->model, .data = p->data, .part = p->part, .loss = p->loss,
-                                .optimizer = p->optimizer, .batch = p->batch, .shuffle = p->shuffle, .seed = p->seed,
+    return (lf_session_params){ .model = p->model,
+                                .data = p->data,
+                                .part = p->part,
+                                .loss = p->loss,
+                                .optimizer = p->optimizer,
+                                .batch = p->batch,
+                                .shuffle = p->shuffle,
+                                .seed = p->seed,
                                 .passes = p->epochs };
 }
 
 static lf_session_params validation_params(const lf_train_params *p)
 {
-    return (lf_session_params){ .model = p->model, .data = p->validation, .part = p->validation_part, .loss = p->loss,
-                                .batch = validation_batch(p->batch), .passes = p->epochs };
+    return (lf_session_params){ .model = p->model,
+                                .data = p->validation,
+                                .part = p->validation_part,
+                                .loss = p->loss,
+                                .batch = validation_batch(p->batch),
+                                .passes = p->epochs };
 }
 
 static uint64_t bytes_of_rows(const lf_session_params *params, const lf_part *part)
@@ -242,7 +261,8 @@ static bool check(const lf_train_params *p, lf_error *err)
     }
     for (size_t i = 0; i < p->model->layer_count; i++)
         if (p->model->layers[i].kind == LF_LAYER_BATCH_NORM && p->batch < 2) {
-            lf_error_set(err, LF_EARG, "%s needs batches of at least 2 rows, not %u", p->model->layers[i].name, p->batch);
+            lf_error_set(err, LF_EARG, "%s needs batches of at least 2 rows, not %u", p->model->layers[i].name,
+                         p->batch);
             return false;
         }
     return lf_distillation_check(p, err) && lf_schedule_check(&p->schedule, err) && lf_session_check(&train, err) &&
@@ -288,7 +308,8 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
     lf_schedule_text(&p->schedule, &t->span, t->place.schedule, sizeof t->place.schedule);
-    if ((p->checkpoint || p->resume) && !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
+    if ((p->checkpoint || p->resume) &&
+        !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
         return false;
     if (p->resume && !(*resumed = lf_checkpoint_load(p->resume, p->model, &t->place, err)))
         return false;
@@ -397,7 +418,8 @@ char *lf_train_explain(const lf_train_params *p, lf_error *err)
     lf_session_params train = session_params(p), validation = validation_params(p);
     const lf_distillation distillation = { .alpha = p->alpha, .temperature = p->temperature };
     train.distillation = p->teacher_count ? &distillation : NULL;
-    bool ok = explain_one(out, "training", &train, err) && (!p->validation || explain_one(out, "validation", &validation, err));
+    bool ok = explain_one(out, "training", &train, err) &&
+              (!p->validation || explain_one(out, "validation", &validation, err));
     fclose(out);
     if (!ok) {
         free(text);

@@ -14,12 +14,12 @@
 
 // Values of an epoch; NaN where there is none (accuracy of mse, validation without a part).
 typedef struct lf_epoch {
-    uint64_t epoch;                  // from 1
-    uint64_t step;                   // training steps done
-    double loss, accuracy;           // means over the epoch's rows, while the weights changed
-    double val_loss, val_accuracy;   // with the weights at its end
-    double lr;                       // at its last step
-    char digest[65];                 // of the weights at its end
+    uint64_t epoch;                // from 1
+    uint64_t step;                 // training steps done
+    double loss, accuracy;         // means over the epoch's rows, while the weights changed
+    double val_loss, val_accuracy; // with the weights at its end
+    double lr;                     // at its last step
+    char digest[65];               // of the weights at its end
 } lf_epoch;
 
 typedef struct lf_progress {
@@ -32,9 +32,9 @@ typedef struct lf_progress {
 typedef struct lf_train_events {
     void *user;
     void (*started)(void *user, const lf_device_info *device);
-    void (*progress)(void *user, const lf_progress *progress);                                   // after each submission
-    void (*steps)(void *user, uint64_t first, uint32_t count, const double *losses);             // first: from 1
-    void (*digest)(void *user, uint64_t step, const char hex[65]);                               // every digest_every steps
+    void (*progress)(void *user, const lf_progress *progress);                       // after each submission
+    void (*steps)(void *user, uint64_t first, uint32_t count, const double *losses); // first: from 1
+    void (*digest)(void *user, uint64_t step, const char hex[65]);                   // every digest_every steps
     bool (*epoch)(void *user, const lf_epoch *epoch, lf_error *err); // false stops; with err->code set it is a failure
 } lf_train_events;
 
@@ -46,32 +46,32 @@ typedef struct lf_train_params {
     lf_part_id validation_part;
     lf_loss loss;
     lf_optimizer optimizer;
-    lf_schedule schedule;   // of the learning rate
+    lf_schedule schedule;            // of the learning rate
     const lf_model *const *teachers; // for distillation with cross_entropy; borrowed
-    unsigned teacher_count; // 0: none
+    unsigned teacher_count;          // 0: none
     float alpha, temperature;
     uint32_t batch;
     uint64_t epochs, seed;
-    uint64_t max_steps;     // 0: no limit
+    uint64_t max_steps; // 0: no limit
     bool shuffle;
-    const char *device;     // "auto", "cpu", "vulkan:0", …
-    uint64_t window;        // bytes for resident rows; 0: half of the device's memory
-    const char *checkpoint; // file written at the end of every epoch and when stopped; NULL: none
-    const char *resume;     // checkpoint to go on from; NULL: start
-    uint64_t digest_every;  // steps; 0: only at the end of epochs
+    const char *device;          // "auto", "cpu", "vulkan:0", …
+    uint64_t window;             // bytes for resident rows; 0: half of the device's memory
+    const char *checkpoint;      // file written at the end of every epoch and when stopped; NULL: none
+    const char *resume;          // checkpoint to go on from; NULL: start
+    uint64_t digest_every;       // steps; 0: only at the end of epochs
     volatile sig_atomic_t *stop; // set to the signal's number to stop; may be NULL
     lf_train_events events;
 } lf_train_params;
 
 typedef struct lf_train_result {
     lf_device_info device;
-    uint64_t epochs, steps;  // done, a resumed part included
-    uint64_t submissions;    // of the training, validation included
+    uint64_t epochs, steps; // done, a resumed part included
+    uint64_t submissions;   // of the training, validation included
     uint64_t dispatches;
-    double seconds;          // of the loop: without opening the device and loading the data
-    char digest[65];         // of the final weights
+    double seconds;  // of the loop: without opening the device and loading the data
+    char digest[65]; // of the final weights
     enum { LF_TRAIN_DONE, LF_TRAIN_MAX_STEPS, LF_TRAIN_EPOCH_EVENT } stopped;
-    bool checkpointed;       // a checkpoint was written before LF_EINTERRUPTED
+    bool checkpointed; // a checkpoint was written before LF_EINTERRUPTED
 } lf_train_result;
 
 // Trains. False on failure; LF_EINTERRUPTED when `stop` was set, after the checkpoint if there is one to write.

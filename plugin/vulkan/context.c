@@ -74,6 +74,7 @@ static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *
              VK_API_VERSION_MINOR(version), VK_API_VERSION_PATCH(version));
     vk_kernels_digest(info->kernels);
     info->hardware_gpu = p->deviceType != VK_PHYSICAL_DEVICE_TYPE_CPU;
+    info->discrete = p->deviceType == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
     for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && memory.memoryHeaps[i].size > info->memory)
             info->memory = memory.memoryHeaps[i].size;

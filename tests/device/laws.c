@@ -10,24 +10,44 @@
 #include "trainer.h"
 
 static const test_training small = {
-    "33-65-31-7", { LINEAR(33, 65), ACTIVATION(LF_ACT_RELU), LINEAR(65, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 7) }, 5,
-    LF_LOSS_CROSS_ENTROPY, { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 100, 32, 20,
+    "33-65-31-7",
+    { LINEAR(33, 65), ACTIVATION(LF_ACT_RELU), LINEAR(65, 31), ACTIVATION(LF_ACT_GELU), LINEAR(31, 7) },
+    5,
+    LF_LOSS_CROSS_ENTROPY,
+    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f },
+    100,
+    32,
+    20,
     .stored = LF_U8,
 };
 
 // Wide enough that every operation is cut into several blocks.
 static const test_training wide = {
-    "784-256-100", { LINEAR(784, 256), ACTIVATION(LF_ACT_TANH), LINEAR(256, 100) }, 3, LF_LOSS_CROSS_ENTROPY,
-    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128, 20, .stored = LF_U8,
+    "784-256-100",
+    { LINEAR(784, 256), ACTIVATION(LF_ACT_TANH), LINEAR(256, 100) },
+    3,
+    LF_LOSS_CROSS_ENTROPY,
+    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f },
+    300,
+    128,
+    20,
+    .stored = LF_U8,
 };
 
 // Every layer, and wide enough for several blocks of each operation; the last batch of a pass is short.
 static const test_training layered = {
     "every layer",
-    { BATCH_NORM(33), LINEAR(33, 300), BATCH_NORM(300), ACTIVATION(LF_ACT_SILU), DROPOUT(.5f), RESIDUAL(4), LAYER_NORM(300),
-      LINEAR(300, 300), ACTIVATION(LF_ACT_RELU), DROPOUT(.25f), LINEAR(300, 100) },
-    11, LF_LOSS_CROSS_ENTROPY, { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f }, 300, 128,
-    20, .stored = LF_U8, .soft_weight = .5f, .temperature = 3,
+    { BATCH_NORM(33), LINEAR(33, 300), BATCH_NORM(300), ACTIVATION(LF_ACT_SILU), DROPOUT(.5f), RESIDUAL(4),
+      LAYER_NORM(300), LINEAR(300, 300), ACTIVATION(LF_ACT_RELU), DROPOUT(.25f), LINEAR(300, 100) },
+    11,
+    LF_LOSS_CROSS_ENTROPY,
+    { .kind = LF_OPTIMIZER_ADAM, .lr = .01, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f },
+    300,
+    128,
+    20,
+    .stored = LF_U8,
+    .soft_weight = .5f,
+    .temperature = 3,
 };
 
 typedef void run_fn(test_trainer *trainer);

@@ -2,7 +2,7 @@
 #include "rig.h"
 #include "suite.h"
 
-static const uint32_t shapes[][2] = { { 1, 1 },   { 1, 7 },    { 7, 31 },    { 31, 33 },  { 33, 64 },  { 64, 65 },
+static const uint32_t shapes[][2] = { { 1, 1 },    { 1, 7 },      { 7, 31 },   { 31, 33 },  { 33, 64 },  { 64, 65 },
                                       { 65, 128 }, { 128, 1000 }, { 1000, 7 }, { 1000, 1 }, { 2, 1000 }, { 130, 65 } };
 
 // Sums are scaled to about 1, as in products.c.
@@ -13,8 +13,8 @@ static lf_op make_op(lf_op_kind kind, lf_phase phase, uint32_t rows, uint32_t wi
     return (lf_op){ .kind = kind, .phase = phase, .rows = rows, .inputs = width, .outputs = width, .eps = 1e-3f };
 }
 
-// The batch's rows are `scales->rows`. `operand_count` operands of the shapes that the caller set; all other members are
-// filled here.
+// The batch's rows are `scales->rows`. `operand_count` operands of the shapes that the caller set; all other members
+// are filled here.
 static void check(op_case c, const op_scales *scales)
 {
     char what[128];
@@ -30,10 +30,22 @@ static void check(op_case c, const op_scales *scales)
     check_op(&c);
 }
 
-#define ACTS(operand, r, w)   { .number = operand, .region = LF_REGION_ACTS, .rows = r, .cols = w }
-#define PARAMS(operand, w)    { .number = operand, .region = LF_REGION_PARAMS, .rows = 1, .cols = w }
-#define GRADS(operand, w)     { .number = operand, .region = LF_REGION_GRADS, .rows = 1, .cols = w }
-#define STATE(operand, w)     { .number = operand, .region = LF_REGION_STATE, .rows = 1, .cols = w }
+#define ACTS(operand, r, w)                                                                                            \
+    {                                                                                                                  \
+        .number = operand, .region = LF_REGION_ACTS, .rows = r, .cols = w                                              \
+    }
+#define PARAMS(operand, w)                                                                                             \
+    {                                                                                                                  \
+        .number = operand, .region = LF_REGION_PARAMS, .rows = 1, .cols = w                                            \
+    }
+#define GRADS(operand, w)                                                                                              \
+    {                                                                                                                  \
+        .number = operand, .region = LF_REGION_GRADS, .rows = 1, .cols = w                                             \
+    }
+#define STATE(operand, w)                                                                                              \
+    {                                                                                                                  \
+        .number = operand, .region = LF_REGION_STATE, .rows = 1, .cols = w                                             \
+    }
 
 static uint32_t short_batch(uint32_t rows)
 {
@@ -84,7 +96,8 @@ static void dropout_keeps_the_elements_of_the_table(void **state)
     for (size_t t = 0; t < COUNT(tables); t++)
         for (int in_float64 = 0; in_float64 < 2; in_float64++) {
             double y[ROWS * WIDTH];
-            run_dropout(in_float64 ? oracle : device, in_float64, ROWS, WIDTH, tables[t].stream, tables[t].rate, NULL, y);
+            run_dropout(in_float64 ? oracle : device, in_float64, ROWS, WIDTH, tables[t].stream, tables[t].rate, NULL,
+                        y);
             for (uint32_t i = 0; i < ROWS * WIDTH; i++) {
                 bool kept = tables[t].kept[i] == '1';
                 double want = kept ? (double)(1 / (1 - tables[t].rate)) : 0;
@@ -174,7 +187,9 @@ static void layer_norm_is_the_oracles_at_every_shape(void **state)
                                        PARAMS(LF_NORM_BETA, width), ACTS(LF_NORM_STATS, rows, 2),
                                        ACTS(LF_NORM_Y, rows, width) } },
               &forward);
-        op_scales backward = { .scale = { [LF_LAYER_NORM_DX_X] = 1, [LF_LAYER_NORM_DX_DY] = 1, [LF_LAYER_NORM_DX_GAMMA] = 1,
+        op_scales backward = { .scale = { [LF_LAYER_NORM_DX_X] = 1,
+                                          [LF_LAYER_NORM_DX_DY] = 1,
+                                          [LF_LAYER_NORM_DX_GAMMA] = 1,
                                           [LF_LAYER_NORM_DX_STATS] = .5 } };
         check((op_case){ .op = make_op(LF_OP_LAYER_NORM_DX, LF_PHASE_BACKWARD, rows, width),
                          .operands = { ACTS(LF_LAYER_NORM_DX_X, rows, width), ACTS(LF_LAYER_NORM_DX_DY, rows, width),
@@ -213,8 +228,11 @@ static void check_batch_stats(uint32_t rows, uint32_t width, uint32_t batch_rows
 
 static void check_batch_norm_dx(uint32_t rows, uint32_t width, uint32_t batch_rows)
 {
-    op_scales scales = { .scale = { [LF_BATCH_NORM_DX_X] = 1, [LF_BATCH_NORM_DX_DY] = 1, [LF_BATCH_NORM_DX_GAMMA] = 1,
-                                    [LF_BATCH_NORM_DX_STATS] = .5, [LF_BATCH_NORM_DX_DGAMMA] = sqrt(rows),
+    op_scales scales = { .scale = { [LF_BATCH_NORM_DX_X] = 1,
+                                    [LF_BATCH_NORM_DX_DY] = 1,
+                                    [LF_BATCH_NORM_DX_GAMMA] = 1,
+                                    [LF_BATCH_NORM_DX_STATS] = .5,
+                                    [LF_BATCH_NORM_DX_DGAMMA] = sqrt(rows),
                                     [LF_BATCH_NORM_DX_DBETA] = sqrt(rows) },
                          .rows = batch_rows };
     check((op_case){ .op = make_op(LF_OP_BATCH_NORM_DX, LF_PHASE_BACKWARD, rows, width),
@@ -234,7 +252,8 @@ static void batch_norm_is_the_oracles_at_every_shape(void **state)
         check_batch_stats(rows, width, short_batch(rows), true);
         check_batch_stats(rows, width, 1, true);
         check_batch_stats(rows, width, rows, false);
-        op_scales scales = { .scale = { [LF_NORM_X] = 1, [LF_NORM_GAMMA] = 1, [LF_NORM_BETA] = 1, [LF_NORM_STATS] = 1 } };
+        op_scales scales = { .scale = {
+                                 [LF_NORM_X] = 1, [LF_NORM_GAMMA] = 1, [LF_NORM_BETA] = 1, [LF_NORM_STATS] = 1 } };
         check((op_case){ .op = make_op(LF_OP_BATCH_NORM, LF_PHASE_FORWARD, rows, width),
                          .operands = { ACTS(LF_NORM_X, rows, width), PARAMS(LF_NORM_GAMMA, width),
                                        PARAMS(LF_NORM_BETA, width), ACTS(LF_NORM_STATS, 2, width),
@@ -246,7 +265,8 @@ static void batch_norm_is_the_oracles_at_every_shape(void **state)
     }
 }
 
-// A row far from zero and a row of equal numbers: Σx² - mean² would lose the variance of the one, and the other has none.
+// A row far from zero and a row of equal numbers: Σx² - mean² would lose the variance of the one, and the other has
+// none.
 static void layer_norm_of_known_rows(void **state)
 {
     (void)state;
@@ -254,8 +274,9 @@ static void layer_norm_of_known_rows(void **state)
     static const double x[ROWS][WIDTH] = { { 1, 3, 5, 7 }, { 4096, 4098, 4100, 4102 }, { 9, 9, 9, 9 } };
     static const double gamma[WIDTH] = { 1, 2, 1, -1 }, beta[WIDTH] = { 0, .5, 0, 1 };
     const double rstd = 1 / sqrt(5 + .001), rstds[ROWS] = { rstd, rstd, 1 / sqrt(.001) }, means[ROWS] = { 4, 4099, 9 };
-    const operand operands[] = { ACTS(LF_NORM_X, ROWS, WIDTH), PARAMS(LF_NORM_GAMMA, WIDTH), PARAMS(LF_NORM_BETA, WIDTH),
-                                 ACTS(LF_NORM_STATS, ROWS, 2), ACTS(LF_NORM_Y, ROWS, WIDTH) };
+    const operand operands[] = { ACTS(LF_NORM_X, ROWS, WIDTH), PARAMS(LF_NORM_GAMMA, WIDTH),
+                                 PARAMS(LF_NORM_BETA, WIDTH), ACTS(LF_NORM_STATS, ROWS, 2),
+                                 ACTS(LF_NORM_Y, ROWS, WIDTH) };
     one_op one;
     test_rig rig;
     one_op_make(&one, make_op(LF_OP_LAYER_NORM, LF_PHASE_FORWARD, ROWS, WIDTH), operands, COUNT(operands), false);
@@ -275,7 +296,8 @@ static void layer_norm_of_known_rows(void **state)
         want_stats[i][1] = rstds[i];
     }
     assert_near("layer_norm of known rows", &one.program, one.op.operands[LF_NORM_Y], y[0], want[0], 1e-6, 1);
-    assert_near("layer_norm of known rows", &one.program, one.op.operands[LF_NORM_STATS], stats[0], want_stats[0], 1e-6, 1);
+    assert_near("layer_norm of known rows", &one.program, one.op.operands[LF_NORM_STATS], stats[0], want_stats[0], 1e-6,
+                1);
     rig_finish(&rig);
 }
 
@@ -312,8 +334,8 @@ static void batch_stats_of_known_columns(void **state)
             want[0][j] = training ? means[j] : running_mean[j];
             want[1][j] = 1 / sqrt((training ? variances[j] : running_variance[j]) + .001);
             want_mean[j] = training ? .75 * running_mean[j] + .25 * means[j] : running_mean[j];
-            want_variance[j] = training ? .75 * running_variance[j] + .25 * variances[j] * VALID / (VALID - 1)
-                                        : running_variance[j];
+            want_variance[j] =
+                training ? .75 * running_variance[j] + .25 * variances[j] * VALID / (VALID - 1) : running_variance[j];
         }
         const char *what = training ? "batch_stats in training" : "batch_stats";
         assert_near(what, &one.program, stats_id, stats[0], want[0], 1e-6, 1e-3);

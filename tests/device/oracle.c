@@ -1,5 +1,5 @@
-// The oracle itself, on which the device suite stands: its gradients against finite differences of its losses, its losses
-// and optimizers against the textbook's formulas.
+// The oracle itself, on which the device suite stands: its gradients against finite differences of its losses, its
+// losses and optimizers against the textbook's formulas.
 #include "trainer.h"
 
 enum { BATCH = 6, ROWS = 4, OUTPUTS = 3 }; // the batch is short: its two empty rows must count nowhere
@@ -22,7 +22,10 @@ static test_training make_training(lf_activation first, lf_activation second, lf
         .layer_count = 5,
         .loss = loss,
         .optimizer = { .kind = LF_OPTIMIZER_SGD, .lr = .1 },
-        .rows = ROWS, .batch = BATCH, .steps = 1, .stored = LF_F32,
+        .rows = ROWS,
+        .batch = BATCH,
+        .steps = 1,
+        .stored = LF_F32,
     };
 }
 
@@ -59,8 +62,8 @@ static void check_gradients(const test_training *training)
             most = fmax(most, fabs(grads[at]));
             if (!(fabs(slope - grads[at]) <= 1e-8))
                 fail_msg("%s with %s and %s: gradient of %s[%zu]: %.12g, but the loss changes by %.12g, bound 1e-8",
-                         lf_loss_name(training->loss), lf_activation_name(training->layers[1].activation), training->what,
-                         param->name, e, grads[at], slope);
+                         lf_loss_name(training->loss), lf_activation_name(training->layers[1].activation),
+                         training->what, param->name, e, grads[at], slope);
         }
         assert_true(most > 1e-3); // or nothing was compared
     }
@@ -96,26 +99,32 @@ static void gradients_pass_activations_that_stand_alone(void **state)
             .layer_count = 7,
             .loss = LF_LOSS_MSE,
             .optimizer = { .kind = LF_OPTIMIZER_SGD, .lr = .1 },
-            .rows = ROWS, .batch = BATCH, .steps = 1, .stored = LF_F32,
+            .rows = ROWS,
+            .batch = BATCH,
+            .steps = 1,
+            .stored = LF_F32,
         };
         check_gradients(&training);
     }
 }
 
-// Layers whose gradients pass through the statistics of their rows or columns, a mask that stays while the step does, or
-// two ways at once. A bias is not directly in front of a batch norm, which takes it away again.
+// Layers whose gradients pass through the statistics of their rows or columns, a mask that stays while the step does,
+// or two ways at once. A bias is not directly in front of a batch norm, which takes it away again.
 static void gradients_pass_every_layer(void **state)
 {
     (void)state;
     static const lf_layer models[][TRAINER_LAYERS] = {
         { LAYER_NORM(5), LINEAR(5, 7), LAYER_NORM(7), ACTIVATION(LF_ACT_TANH), LINEAR(7, OUTPUTS) },
-        { LINEAR(5, 7), ACTIVATION(LF_ACT_GELU), LAYER_NORM(7), LAYER_NORM(7), LINEAR(7, OUTPUTS), LAYER_NORM(OUTPUTS) },
+        { LINEAR(5, 7), ACTIVATION(LF_ACT_GELU), LAYER_NORM(7), LAYER_NORM(7), LINEAR(7, OUTPUTS),
+          LAYER_NORM(OUTPUTS) },
         { BATCH_NORM(5), LINEAR(5, 7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
-        { LINEAR(5, 7), ACTIVATION(LF_ACT_SILU), BATCH_NORM(7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
+        { LINEAR(5, 7), ACTIVATION(LF_ACT_SILU), BATCH_NORM(7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7),
+          LINEAR(7, OUTPUTS) },
         { RESIDUAL(2), LINEAR(5, 5), ACTIVATION(LF_ACT_TANH), LINEAR(5, OUTPUTS) },
         { LINEAR(5, 6), RESIDUAL(2), LINEAR(6, 7), ACTIVATION(LF_ACT_GELU), LINEAR(7, OUTPUTS) },
         { RESIDUAL(5), LINEAR(5, 6), ACTIVATION(LF_ACT_SILU), RESIDUAL(1), LINEAR(6, 6), LINEAR(6, OUTPUTS) },
-        { RESIDUAL(3), ACTIVATION(LF_ACT_TANH), RESIDUAL(1), LINEAR(5, 6), ACTIVATION(LF_ACT_SILU), LINEAR(6, OUTPUTS) },
+        { RESIDUAL(3), ACTIVATION(LF_ACT_TANH), RESIDUAL(1), LINEAR(5, 6), ACTIVATION(LF_ACT_SILU),
+          LINEAR(6, OUTPUTS) },
         { DROPOUT(.25f), LINEAR(5, 9), DROPOUT(.5f), ACTIVATION(LF_ACT_TANH), DROPOUT(.25f), LINEAR(9, OUTPUTS) },
         { BATCH_NORM(5), RESIDUAL(6), LINEAR(5, 7), ACTIVATION(LF_ACT_GELU), DROPOUT(.25f), LAYER_NORM(7), RESIDUAL(1),
           LINEAR(7, 7), ACTIVATION(LF_ACT_TANH), BATCH_NORM(7), LINEAR(7, OUTPUTS) },
@@ -258,8 +267,9 @@ static void distillation_is_the_textbooks(void **state)
                 hit = best == (uint32_t)labels[row];
             }
             if (!(fabs(metrics[i][LF_METRIC_LOSS] - want) < 1e-13) || metrics[i][LF_METRIC_HIT] != hit)
-                fail_msg("distillation of weight %g at %g, row %u: %.17g instead of %.17g", (double)training.soft_weight,
-                         (double)training.temperature, i, metrics[i][LF_METRIC_LOSS], want);
+                fail_msg("distillation of weight %g at %g, row %u: %.17g instead of %.17g",
+                         (double)training.soft_weight, (double)training.temperature, i, metrics[i][LF_METRIC_LOSS],
+                         want);
         }
         trainer_finish(&t);
     }
@@ -309,8 +319,8 @@ static void check_optimizer(const lf_optimizer *optimizer)
                 textbook_update(optimizer, step, g[at], &w[at], &m[at], &v[at]);
                 // The rates in the schedule are floats; everything else is double.
                 if (!(fabs(got[at] - w[at]) <= 1e-7 * optimizer->lr * step))
-                    fail_msg("%s, step %d: weight %zu of %s is %.12g instead of %.12g", lf_optimizer_name(optimizer->kind),
-                             step, e, t.model->tensors[p].name, got[at], w[at]);
+                    fail_msg("%s, step %d: weight %zu of %s is %.12g instead of %.12g",
+                             lf_optimizer_name(optimizer->kind), step, e, t.model->tensors[p].name, got[at], w[at]);
             }
     }
     free(memory);
@@ -321,8 +331,11 @@ static void optimizers_are_the_textbooks(void **state)
 {
     (void)state;
     for (int variant = 0; variant < 4; variant++) {
-        lf_optimizer sgd = { .kind = LF_OPTIMIZER_SGD, .lr = .0625, .momentum = variant >= 2 ? .75f : 0,
-                             .nesterov = variant == 3, .weight_decay = variant % 2 ? .25f : 0 };
+        lf_optimizer sgd = { .kind = LF_OPTIMIZER_SGD,
+                             .lr = .0625,
+                             .momentum = variant >= 2 ? .75f : 0,
+                             .nesterov = variant == 3,
+                             .weight_decay = variant % 2 ? .25f : 0 };
         check_optimizer(&sgd);
         lf_optimizer adam = lf_optimizer_default(variant < 2 ? LF_OPTIMIZER_ADAM : LF_OPTIMIZER_ADAMW);
         adam.lr = .0625;

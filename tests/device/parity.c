@@ -1,5 +1,6 @@
 // Trainings repeated from fixtures/pytorch.h5, which PyTorch wrote in float64 (make_pytorch.py says what it holds): the
-// losses of 100 steps, the weights and running statistics after them, and then the loss of each row. test_parity DEVICE.
+// losses of 100 steps, the weights and running statistics after them, and then the loss of each row. test_parity
+// DEVICE.
 #include <hdf5.h>
 
 #include "trainer.h"
@@ -65,7 +66,9 @@ static void read_optimizer(parity_case *c)
 {
     lf_optimizer *optimizer = &c->training.optimizer;
     const char *kind = read_text(c, "optimizer");
-    optimizer->kind = !strcmp(kind, "sgd") ? LF_OPTIMIZER_SGD : !strcmp(kind, "adam") ? LF_OPTIMIZER_ADAM : LF_OPTIMIZER_ADAMW;
+    optimizer->kind = !strcmp(kind, "sgd")    ? LF_OPTIMIZER_SGD
+                      : !strcmp(kind, "adam") ? LF_OPTIMIZER_ADAM
+                                              : LF_OPTIMIZER_ADAMW;
     assert_string_equal(lf_optimizer_name(optimizer->kind), kind);
     optimizer->lr = read_double(c, "lr");
     optimizer->momentum = (float)read_double(c, "momentum");
@@ -93,7 +96,8 @@ static lf_layer read_layer(const char *text)
         return (lf_layer)RESIDUAL(first);
     if (!lf_activation_find(kind, &activation))
         fail_msg("layer \"%s\" is none that this test knows", text);
-    return (lf_layer){ .kind = LF_LAYER_ACTIVATION, .activation = activation,
+    return (lf_layer){ .kind = LF_LAYER_ACTIVATION,
+                       .activation = activation,
                        .alpha = lf_activation_default_alpha(activation) };
 }
 
@@ -210,8 +214,8 @@ static void check_losses(const parity_case *c, const test_trainer *t, double bou
         for (uint32_t i = 0; i < batch; i++)
             loss += metrics[((size_t)step * batch + i) * LF_METRIC_COUNT + LF_METRIC_LOSS] / rows;
         if (!(fabs(loss - want[step]) <= bound * want[step]))
-            fail_msg("%s on %s: loss of step %u is %.9g, PyTorch's %.9g, bound %g", c->name, t->rig.dev->info.id, step, loss,
-                     want[step], bound);
+            fail_msg("%s on %s: loss of step %u is %.9g, PyTorch's %.9g, bound %g", c->name, t->rig.dev->info.id, step,
+                     loss, want[step], bound);
         first = (first + rows) % c->training.rows;
     }
     free(metrics);
@@ -222,7 +226,8 @@ static void check_losses(const parity_case *c, const test_trainer *t, double bou
 static void check_weights(const parity_case *c, const test_trainer *t, double bound)
 {
     const lf_model *model = t->model;
-    double *weights = calloc(model->block_count + model->state_count, sizeof *weights), *running = weights + model->block_count;
+    double *weights = calloc(model->block_count + model->state_count, sizeof *weights),
+           *running = weights + model->block_count;
     assert_non_null(weights);
     rig_get(&t->rig, t->program->weights, weights);
     if (model->state_count)
@@ -239,8 +244,8 @@ static void check_weights(const parity_case *c, const test_trainer *t, double bo
             most = fmax(most, fabs(want[i]));
         for (size_t i = 0; i < count; i++)
             if (!(fabs(got[i * stride] - want[i]) <= bound * most))
-                fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, t->rig.dev->info.id, path, i,
-                         got[i * stride], want[i], bound, most);
+                fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, t->rig.dev->info.id,
+                         path, i, got[i * stride], want[i], bound, most);
         free(want);
     }
     free(weights);
@@ -257,7 +262,8 @@ static void copy_values(const test_rig *from, lf_tensor_id source, test_rig *to,
     free(values);
 }
 
-// Another program with the trained weights: batch norms take their running statistics, and the loss is that of the labels.
+// Another program with the trained weights: batch norms take their running statistics, and the loss is that of the
+// labels.
 static void check_evaluation(const parity_case *c, const test_trainer *trained, bool in_float64, double bound)
 {
     test_training evaluation = c->training;
@@ -278,8 +284,8 @@ static void check_evaluation(const parity_case *c, const test_trainer *trained, 
     for (uint32_t i = 0; i < rows; i++) { // batches are whole but the last, so row i stands at i
         double got = metrics[(size_t)i * LF_METRIC_COUNT + LF_METRIC_LOSS];
         if (!(fabs(got - want[i]) <= bound * fmax(1, want[i])))
-            fail_msg("%s on %s, evaluated: loss of row %u is %.9g, PyTorch's %.9g, bound %g", c->name, t.rig.dev->info.id, i,
-                     got, want[i], bound);
+            fail_msg("%s on %s, evaluated: loss of row %u is %.9g, PyTorch's %.9g, bound %g", c->name,
+                     t.rig.dev->info.id, i, got, want[i], bound);
     }
     free(metrics);
     free(want);
@@ -301,8 +307,8 @@ static void check_case(const char *name, lf_device *dev, bool in_float64, double
     trainer_finish(&t);
 }
 
-static const char *const cases[] = { "adam", "adam_decay", "adamw", "sgd", "momentum", "nesterov", "digits",
-                                    "layer_norm", "batch_norm", "residual", "distill" };
+static const char *const cases[] = { "adam",   "adam_decay", "adamw",      "sgd",      "momentum", "nesterov",
+                                     "digits", "layer_norm", "batch_norm", "residual", "distill" };
 
 static void the_oracle_trains_as_pytorch_does(void **state)
 {

@@ -7,10 +7,10 @@ typedef struct op_shape {
 } op_shape;
 
 static const op_shape shapes[] = {
-    { 1, 1, 1 },     { 2, 3, 5 },     { 7, 7, 7 },      { 1, 7, 31 },     { 7, 1, 33 },      { 31, 33, 1 },
-    { 33, 64, 65 },  { 65, 31, 7 },   { 64, 65, 128 },  { 128, 7, 1000 }, { 128, 128, 128 }, { 1, 1000, 1000 },
-    { 1000, 1, 7 },  { 1000, 33, 10 }, { 10, 1000, 33 }, { 33, 1000, 64 }, { 65, 128, 1000 }, { 1000, 65, 31 },
-    { 64, 784, 128 }, { 64, 128, 10 },
+    { 1, 1, 1 },       { 2, 3, 5 },       { 7, 7, 7 },      { 1, 7, 31 },     { 7, 1, 33 },
+    { 31, 33, 1 },     { 33, 64, 65 },    { 65, 31, 7 },    { 64, 65, 128 },  { 128, 7, 1000 },
+    { 128, 128, 128 }, { 1, 1000, 1000 }, { 1000, 1, 7 },   { 1000, 33, 10 }, { 10, 1000, 33 },
+    { 33, 1000, 64 },  { 65, 128, 1000 }, { 1000, 65, 31 }, { 64, 784, 128 }, { 64, 128, 10 },
 };
 static const op_shape few_shapes[] = { { 7, 31, 33 }, { 65, 10, 128 }, { 1, 64, 1 } };
 
@@ -27,13 +27,19 @@ static const char *describe(const lf_op *op, const char *more)
 
 static lf_op make_op(lf_op_kind kind, lf_phase phase, const op_shape *shape, lf_activation activation)
 {
-    return (lf_op){ .kind = kind, .phase = phase, .rows = shape->rows, .inputs = shape->inputs, .outputs = shape->outputs,
-                    .activation = activation, .alpha = lf_activation_default_alpha(activation) };
+    return (lf_op){ .kind = kind,
+                    .phase = phase,
+                    .rows = shape->rows,
+                    .inputs = shape->inputs,
+                    .outputs = shape->outputs,
+                    .activation = activation,
+                    .alpha = lf_activation_default_alpha(activation) };
 }
 
 static void check_linear(const op_shape *s, lf_activation activation, bool keep_z)
 {
-    op_scales scales = { .scale = { [LF_LINEAR_X] = 1, [LF_LINEAR_KERNEL] = 1 / sqrt(s->inputs), [LF_LINEAR_BIAS] = 1 } };
+    op_scales scales = { .scale = {
+                             [LF_LINEAR_X] = 1, [LF_LINEAR_KERNEL] = 1 / sqrt(s->inputs), [LF_LINEAR_BIAS] = 1 } };
     op_case c = {
         .op = make_op(LF_OP_LINEAR, LF_PHASE_FORWARD, s, activation),
         .operands = { { .number = LF_LINEAR_X, .region = LF_REGION_BATCH, .rows = s->rows, .cols = s->inputs },
@@ -42,7 +48,10 @@ static void check_linear(const op_shape *s, lf_activation activation, bool keep_
                       { .number = LF_LINEAR_Y, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->outputs },
                       { .number = LF_LINEAR_Z, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->outputs } },
         .operand_count = keep_z ? 5 : 4,
-        .fill = fill_scaled, .context = &scales, .bound = BOUND, .floor = 1,
+        .fill = fill_scaled,
+        .context = &scales,
+        .bound = BOUND,
+        .floor = 1,
     };
     c.what = describe(&c.op, keep_z ? ", z kept" : "");
     check_op(&c);
@@ -57,13 +66,26 @@ static void fill_saved(test_rig *rig, lf_tensor_id saved, lf_activation activati
     for (size_t i = 0; i < count; i++) {
         double x = 2 * (double)lf_normal(77, LF_STREAM_INIT, 0, i), y = x;
         switch (activation) {
-        case LF_ACT_RELU: y = fmax(x, 0); break;
-        case LF_ACT_LEAKY_RELU: y = x < 0 ? (double)alpha * x : x; break;
-        case LF_ACT_ELU: y = x < 0 ? (double)alpha * expm1(x) : x; break;
-        case LF_ACT_TANH: y = tanh(x); break;
-        case LF_ACT_SIGMOID: y = 1 / (1 + exp(-x)); break;
-        case LF_ACT_SOFTPLUS: y = log1p(exp(x)); break;
-        default: break; // none, gelu, silu: x
+        case LF_ACT_RELU:
+            y = fmax(x, 0);
+            break;
+        case LF_ACT_LEAKY_RELU:
+            y = x < 0 ? (double)alpha * x : x;
+            break;
+        case LF_ACT_ELU:
+            y = x < 0 ? (double)alpha * expm1(x) : x;
+            break;
+        case LF_ACT_TANH:
+            y = tanh(x);
+            break;
+        case LF_ACT_SIGMOID:
+            y = 1 / (1 + exp(-x));
+            break;
+        case LF_ACT_SOFTPLUS:
+            y = log1p(exp(x));
+            break;
+        default:
+            break; // none, gelu, silu: x
         }
         values[i] = (float)y;
     }
@@ -85,11 +107,17 @@ static void check_linear_dx(const op_shape *s, lf_activation activation)
     op_case c = {
         .op = make_op(LF_OP_LINEAR_DX, LF_PHASE_BACKWARD, s, activation),
         .operands = { { .number = LF_LINEAR_DX_DY, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->outputs },
-                      { .number = LF_LINEAR_DX_KERNEL, .region = LF_REGION_PARAMS, .rows = s->inputs, .cols = s->outputs },
+                      { .number = LF_LINEAR_DX_KERNEL,
+                        .region = LF_REGION_PARAMS,
+                        .rows = s->inputs,
+                        .cols = s->outputs },
                       { .number = LF_LINEAR_DX_DX, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->inputs },
                       { .number = LF_LINEAR_DX_SAVED, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->inputs } },
         .operand_count = activation == LF_ACT_NONE ? 3 : 4,
-        .fill = fill_linear_dx, .context = &scales, .bound = BOUND, .floor = 1,
+        .fill = fill_linear_dx,
+        .context = &scales,
+        .bound = BOUND,
+        .floor = 1,
     };
     c.what = describe(&c.op, "");
     check_op(&c);
@@ -102,10 +130,16 @@ static void check_linear_dw(const op_shape *s)
         .op = make_op(LF_OP_LINEAR_DW, LF_PHASE_BACKWARD, s, LF_ACT_NONE),
         .operands = { { .number = LF_LINEAR_DW_X, .region = LF_REGION_BATCH, .rows = s->rows, .cols = s->inputs },
                       { .number = LF_LINEAR_DW_DY, .region = LF_REGION_ACTS, .rows = s->rows, .cols = s->outputs },
-                      { .number = LF_LINEAR_DW_DKERNEL, .region = LF_REGION_GRADS, .rows = s->inputs, .cols = s->outputs },
+                      { .number = LF_LINEAR_DW_DKERNEL,
+                        .region = LF_REGION_GRADS,
+                        .rows = s->inputs,
+                        .cols = s->outputs },
                       { .number = LF_LINEAR_DW_DBIAS, .region = LF_REGION_GRADS, .rows = 1, .cols = s->outputs } },
         .operand_count = 4,
-        .fill = fill_scaled, .context = &scales, .bound = BOUND, .floor = 1,
+        .fill = fill_scaled,
+        .context = &scales,
+        .bound = BOUND,
+        .floor = 1,
     };
     c.what = describe(&c.op, "");
     check_op(&c);
@@ -125,7 +159,9 @@ static void check_activation(uint32_t rows, uint32_t width, lf_activation activa
         .operands = { { .number = LF_ACTIVATION_X, .region = LF_REGION_ACTS, .rows = rows, .cols = width },
                       { .number = LF_ACTIVATION_Y, .region = LF_REGION_ACTS, .rows = rows, .cols = width } },
         .operand_count = 2,
-        .fill = fill_activation, .bound = BOUND, .floor = 1e-2,
+        .fill = fill_activation,
+        .bound = BOUND,
+        .floor = 1e-2,
     };
     c.what = describe(&c.op, "");
     check_op(&c);
@@ -148,7 +184,9 @@ static void check_activation_dx(uint32_t rows, uint32_t width, lf_activation act
                       { .number = LF_ACTIVATION_DX_SAVED, .region = LF_REGION_ACTS, .rows = rows, .cols = width },
                       { .number = LF_ACTIVATION_DX_DX, .region = LF_REGION_ACTS, .rows = rows, .cols = width } },
         .operand_count = 3,
-        .fill = fill_activation_dx, .bound = BOUND, .floor = 1e-1,
+        .fill = fill_activation_dx,
+        .bound = BOUND,
+        .floor = 1e-1,
     };
     c.what = describe(&c.op, "");
     check_op(&c);
@@ -221,7 +259,9 @@ static void activations_keep_their_limits_and_nan(void **state)
             .operands = { { .number = LF_ACTIVATION_X, .region = LF_REGION_ACTS, .rows = 1, .cols = 8 },
                           { .number = LF_ACTIVATION_Y, .region = LF_REGION_ACTS, .rows = 1, .cols = 8 } },
             .operand_count = 2,
-            .fill = fill_extremes, .bound = BOUND, .floor = 1e-2,
+            .fill = fill_extremes,
+            .bound = BOUND,
+            .floor = 1e-2,
         };
         c.what = describe(&c.op, ", extremes");
         check_op(&c);

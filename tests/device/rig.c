@@ -2,10 +2,10 @@
 
 lf_device *device, *oracle;
 
-#define CHECK(condition, err)            \
-    do {                                 \
-        if (!(condition))                \
-            fail_msg("%s", (err).text);  \
+#define CHECK(condition, err)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            fail_msg("%s", (err).text);                                                                                \
     } while (0)
 
 static void *must(void *memory)
@@ -44,7 +44,8 @@ static void write_bytes(test_rig *rig, lf_tensor_id id, const void *bytes)
     lf_error err;
     const lf_tensor *tensor = &rig->program->tensors[id];
     CHECK(lf_device_buffer_write(rig->dev, rig->regions.region[tensor->region], tensor->offset, bytes,
-                                 lf_tensor_bytes(tensor), &err), err);
+                                 lf_tensor_bytes(tensor), &err),
+          err);
 }
 
 static void read_bytes(const test_rig *rig, lf_tensor_id id, void *bytes)
@@ -52,20 +53,54 @@ static void read_bytes(const test_rig *rig, lf_tensor_id id, void *bytes)
     lf_error err;
     const lf_tensor *tensor = &rig->program->tensors[id];
     CHECK(lf_device_buffer_read(rig->dev, bytes, rig->regions.region[tensor->region], tensor->offset,
-                                lf_tensor_bytes(tensor), &err), err);
+                                lf_tensor_bytes(tensor), &err),
+          err);
 }
 
 // memory[i] becomes value, or value becomes memory[i].
-#define EACH_TYPE(statement)                              \
-    case LF_U8: { typedef uint8_t type; statement; break; }   \
-    case LF_I8: { typedef int8_t type; statement; break; }    \
-    case LF_U16: { typedef uint16_t type; statement; break; } \
-    case LF_I16: { typedef int16_t type; statement; break; }  \
-    case LF_U32: { typedef uint32_t type; statement; break; } \
-    case LF_I32: { typedef int32_t type; statement; break; }  \
-    case LF_F32: { typedef float type; statement; break; }    \
-    case LF_F64: { typedef double type; statement; break; }   \
-    case LF_DTYPE_COUNT: break;
+#define EACH_TYPE(statement)                                                                                           \
+    case LF_U8: {                                                                                                      \
+        typedef uint8_t type;                                                                                          \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_I8: {                                                                                                      \
+        typedef int8_t type;                                                                                           \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_U16: {                                                                                                     \
+        typedef uint16_t type;                                                                                         \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_I16: {                                                                                                     \
+        typedef int16_t type;                                                                                          \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_U32: {                                                                                                     \
+        typedef uint32_t type;                                                                                         \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_I32: {                                                                                                     \
+        typedef int32_t type;                                                                                          \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_F32: {                                                                                                     \
+        typedef float type;                                                                                            \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_F64: {                                                                                                     \
+        typedef double type;                                                                                           \
+        statement;                                                                                                     \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case LF_DTYPE_COUNT:                                                                                               \
+        break;
 
 void rig_put(test_rig *rig, lf_tensor_id id, const double *values)
 {
@@ -152,7 +187,8 @@ uint32_t rig_counter(const test_rig *rig)
 {
     lf_error err;
     uint32_t counter;
-    CHECK(lf_device_buffer_read(rig->dev, &counter, rig->regions.region[LF_REGION_SCHEDULE], 0, sizeof counter, &err), err);
+    CHECK(lf_device_buffer_read(rig->dev, &counter, rig->regions.region[LF_REGION_SCHEDULE], 0, sizeof counter, &err),
+          err);
     return counter;
 }
 
@@ -189,9 +225,11 @@ void assert_near(const char *what, const lf_program *program, lf_tensor_id id, c
         }
     }
     if (misses)
-        fail_msg("%s: %s (%u, %u) on %s: %zu of %zu elements off, the worst at [%zu][%zu]: %.9g instead of %.9g, bound %g "
-                 "of max(%g, |value|)", what, tensor->name, tensor->rows, tensor->cols, device->info.id, misses, count,
-                 worst / tensor->cols, worst % tensor->cols, got[worst], want[worst], bound, floor);
+        fail_msg(
+            "%s: %s (%u, %u) on %s: %zu of %zu elements off, the worst at [%zu][%zu]: %.9g instead of %.9g, bound %g "
+            "of max(%g, |value|)",
+            what, tensor->name, tensor->rows, tensor->cols, device->info.id, misses, count, worst / tensor->cols,
+            worst % tensor->cols, got[worst], want[worst], bound, floor);
 }
 
 struct lf_schedule_row schedule_row(const lf_optimizer *optimizer, uint32_t first, uint32_t rows, uint32_t step)
@@ -211,12 +249,14 @@ static size_t align(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-static lf_tensor_id add_tensor(one_op *one, const char *name, lf_region region, lf_dtype type, uint32_t rows, uint32_t cols)
+static lf_tensor_id add_tensor(one_op *one, const char *name, lf_region region, lf_dtype type, uint32_t rows,
+                               uint32_t cols)
 {
     lf_program *program = &one->program;
     lf_tensor *tensor = &one->tensors[program->tensor_count];
-    *tensor = (lf_tensor){ .region = region, .type = type, .rows = rows, .cols = cols,
-                           .offset = program->region_size[region] };
+    *tensor = (lf_tensor){
+        .region = region, .type = type, .rows = rows, .cols = cols, .offset = program->region_size[region]
+    };
     snprintf(tensor->name, sizeof tensor->name, "%s", name);
     program->region_size[region] += align(lf_tensor_bytes(tensor)) + 256;
     return (lf_tensor_id)program->tensor_count++;
@@ -227,15 +267,21 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
     const lf_op_info *info = lf_op_info_of(op.kind);
     *one = (one_op){ .op = op };
     lf_program *program = &one->program;
-    *program = (lf_program){ .tensors = one->tensors, .ops = &one->op, .op_count = 1,
+    *program = (lf_program){ .tensors = one->tensors,
+                             .ops = &one->op,
+                             .op_count = 1,
                              .real = in_float64 ? LF_F64 : LF_F32,
-                             .params = { .batch = op.rows, .rows = 1, .positions = ONE_OP_POSITIONS(op.rows), .steps = ONE_OP_STEPS,
+                             .params = { .batch = op.rows,
+                                         .rows = 1,
+                                         .positions = ONE_OP_POSITIONS(op.rows),
+                                         .steps = ONE_OP_STEPS,
                                          .oracle = in_float64 } };
     program->output = program->data = program->targets = program->scaling = program->order = program->weights =
         program->grads = program->m = program->v = program->metrics = program->state = program->teacher = LF_NO_TENSOR;
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         one->op.operands[i] = LF_NO_TENSOR;
-    program->schedule = add_tensor(one, "schedule", LF_REGION_SCHEDULE, LF_U32, ONE_OP_STEPS + 1, LF_SCHEDULE_ROW_WORDS);
+    program->schedule =
+        add_tensor(one, "schedule", LF_REGION_SCHEDULE, LF_U32, ONE_OP_STEPS + 1, LF_SCHEDULE_ROW_WORDS);
     for (size_t i = 0; i < count; i++)
         one->op.operands[operands[i].number] =
             add_tensor(one, info->operands[operands[i].number].role, operands[i].region,
@@ -289,11 +335,13 @@ static unsigned char *snapshot(const test_rig *rig)
     for (unsigned i = 0; i < LF_REGION_COUNT; at += rig->program->region_size[i++])
         if (rig->program->region_size[i])
             CHECK(lf_device_buffer_read(rig->dev, bytes + at, rig->regions.region[i], 0, rig->program->region_size[i],
-                                        &err), err);
+                                        &err),
+                  err);
     return bytes;
 }
 
-static void check_untouched(const op_case *op, const one_op *one, const unsigned char *before, const unsigned char *after)
+static void check_untouched(const op_case *op, const one_op *one, const unsigned char *before,
+                            const unsigned char *after)
 {
     const size_t *sizes = one->program.region_size;
     size_t at = 0;

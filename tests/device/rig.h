@@ -1,5 +1,5 @@
-// What the device suite stands on: a program with its buffers on a device, filled and read through doubles, and programs of
-// one operation. Failing to set something up fails the test.
+// What the device suite stands on: a program with its buffers on a device, filled and read through doubles, and
+// programs of one operation. Failing to set something up fails the test.
 #ifndef LF_TEST_RIG_H
 #define LF_TEST_RIG_H
 
@@ -58,8 +58,8 @@ lf_tensor_id find_tensor(const lf_program *program, const char *name); // fails 
 
 // Fails, with the operation, its shape, the element and the bound, where |got - want| > bound · max(floor, |want|), and
 // where only one of them is NaN.
-void assert_near(const char *what, const lf_program *program, lf_tensor_id tensor, const double *got, const double *want,
-                 double bound, double floor);
+void assert_near(const char *what, const lf_program *program, lf_tensor_id tensor, const double *got,
+                 const double *want, double bound, double floor);
 
 // A row of the schedule for `rows` rows from position `first`, and Adam's rates at training step `step` for `lr`.
 struct lf_schedule_row schedule_row(const lf_optimizer *optimizer, uint32_t first, uint32_t rows, uint32_t step);
@@ -81,8 +81,8 @@ typedef struct operand {
     bool typed;
 } operand;
 
-// A schedule in which one row is right: the counter points at it, the batch starts at position 2, and the training step is 4.
-// `optimizer` may be NULL where the operation is none.
+// A schedule in which one row is right: the counter points at it, the batch starts at position 2, and the training step
+// is 4. `optimizer` may be NULL where the operation is none.
 enum { ONE_OP_COUNTER = 1, ONE_OP_FIRST = 2, ONE_OP_TRAINING_STEP = 4 };
 void one_op_put_schedule(test_rig *rig, const lf_optimizer *optimizer, uint32_t rows);
 
@@ -97,7 +97,8 @@ void fill_scaled(test_rig *rig, const void *scales);
 void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, bool in_float64);
 
 // Runs the operation on the device under test in f32 and on the oracle in f64, from equal inputs: `fill` fills them.
-// Compares every operand that the operation writes, and checks that nothing else has changed. `floor` as above; metrics have 1.
+// Compares every operand that the operation writes, and checks that nothing else has changed. `floor` as above; metrics
+// have 1.
 typedef struct op_case {
     lf_op op;
     operand operands[LF_OPERAND_MAX];

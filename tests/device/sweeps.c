@@ -3,10 +3,10 @@
 #include "suite.h"
 
 typedef struct batch_case {
-    uint32_t rows;         // of the batch, 1 … op.rows
-    lf_dtype stored;       // gather
-    bool nan;              // losses: in row 0
-    double scale;          // losses: of the logits
+    uint32_t rows;                  // of the batch, 1 … op.rows
+    lf_dtype stored;                // gather
+    bool nan;                       // losses: in row 0
+    double scale;                   // losses: of the logits
     float soft_weight, temperature; // distill
 } batch_case;
 
@@ -22,20 +22,29 @@ static double stored_value(lf_dtype type, size_t i)
 {
     double u = (double)lf_uniform(11, LF_STREAM_INIT, 0, i);
     switch (type) {
-    case LF_U8: return floor(u * 256);
-    case LF_I8: return floor(u * 256) - 128;
-    case LF_U16: return floor(u * 65536);
-    case LF_I16: return floor(u * 65536) - 32768;
-    case LF_U32: return floor(u * 4294967296.0);
-    case LF_I32: return floor(u * 4294967296.0) - 2147483648.0;
-    default: return (float)(4 * u - 2);
+    case LF_U8:
+        return floor(u * 256);
+    case LF_I8:
+        return floor(u * 256) - 128;
+    case LF_U16:
+        return floor(u * 65536);
+    case LF_I16:
+        return floor(u * 65536) - 32768;
+    case LF_U32:
+        return floor(u * 4294967296.0);
+    case LF_I32:
+        return floor(u * 4294967296.0) - 2147483648.0;
+    default:
+        return (float)(4 * u - 2);
     }
 }
 
 static double stored_range(lf_dtype type)
 {
-    static const double ranges[] = { [LF_U8] = 256, [LF_I8] = 128, [LF_U16] = 65536, [LF_I16] = 32768,
-                                     [LF_U32] = 4294967296.0, [LF_I32] = 2147483648.0, [LF_F32] = 2 };
+    static const double ranges[] = {
+        [LF_U8] = 256,           [LF_I8] = 128,           [LF_U16] = 65536, [LF_I16] = 32768,
+        [LF_U32] = 4294967296.0, [LF_I32] = 2147483648.0, [LF_F32] = 2
+    };
     return ranges[type];
 }
 
@@ -75,21 +84,47 @@ static void check_gather(uint32_t rows, uint32_t width, uint32_t batch_rows, lf_
 {
     batch_case batch = { .rows = batch_rows, .stored = stored };
     char what[128];
-    snprintf(what, sizeof what, "%u of %u rows of %u %s, %u %s", batch_rows, rows, width, lf_dtype_name(stored), target_cols,
-             classes ? "classes" : "values");
+    snprintf(what, sizeof what, "%u of %u rows of %u %s, %u %s", batch_rows, rows, width, lf_dtype_name(stored),
+             target_cols, classes ? "classes" : "values");
     op_case c = {
         .op = { .kind = LF_OP_GATHER, .phase = LF_PHASE_LOAD, .rows = rows, .inputs = width, .outputs = width },
-        .operands = {
-            { .number = LF_GATHER_DATA, .region = LF_REGION_DATA, .rows = DATA_ROWS, .cols = width, .type = stored, .typed = true },
-            { .number = LF_GATHER_SCALING, .region = LF_REGION_SCALING, .rows = 2, .cols = width, .type = LF_F32, .typed = true },
-            { .number = LF_GATHER_ORDER, .region = LF_REGION_ORDER, .rows = 1, .cols = ONE_OP_POSITIONS(rows), .type = LF_U32, .typed = true },
-            { .number = LF_GATHER_X, .region = LF_REGION_BATCH, .rows = rows, .cols = width },
-            { .number = LF_GATHER_TARGETS, .region = LF_REGION_TARGETS, .rows = DATA_ROWS, .cols = target_cols,
-              .type = classes ? LF_U32 : LF_F32, .typed = true },
-            { .number = LF_GATHER_Y, .region = LF_REGION_BATCH, .rows = rows, .cols = target_cols, .type = LF_U32,
-              .typed = classes } },
+        .operands = { { .number = LF_GATHER_DATA,
+                        .region = LF_REGION_DATA,
+                        .rows = DATA_ROWS,
+                        .cols = width,
+                        .type = stored,
+                        .typed = true },
+                      { .number = LF_GATHER_SCALING,
+                        .region = LF_REGION_SCALING,
+                        .rows = 2,
+                        .cols = width,
+                        .type = LF_F32,
+                        .typed = true },
+                      { .number = LF_GATHER_ORDER,
+                        .region = LF_REGION_ORDER,
+                        .rows = 1,
+                        .cols = ONE_OP_POSITIONS(rows),
+                        .type = LF_U32,
+                        .typed = true },
+                      { .number = LF_GATHER_X, .region = LF_REGION_BATCH, .rows = rows, .cols = width },
+                      { .number = LF_GATHER_TARGETS,
+                        .region = LF_REGION_TARGETS,
+                        .rows = DATA_ROWS,
+                        .cols = target_cols,
+                        .type = classes ? LF_U32 : LF_F32,
+                        .typed = true },
+                      { .number = LF_GATHER_Y,
+                        .region = LF_REGION_BATCH,
+                        .rows = rows,
+                        .cols = target_cols,
+                        .type = LF_U32,
+                        .typed = classes } },
         .operand_count = target_cols ? 6 : 4,
-        .fill = fill_gather, .context = &batch, .what = what, .bound = 1e-6, .floor = 1,
+        .fill = fill_gather,
+        .context = &batch,
+        .what = what,
+        .bound = 1e-6,
+        .floor = 1,
     };
     check_op(&c);
 }
@@ -160,13 +195,25 @@ static void check_gather_rows(uint32_t rows, uint32_t width, uint32_t batch_rows
     snprintf(what, sizeof what, "%u of %u rows of %u", batch_rows, rows, width);
     op_case c = {
         .op = { .kind = LF_OP_GATHER_ROWS, .phase = LF_PHASE_LOAD, .rows = rows, .inputs = width, .outputs = width },
-        .operands = { { .number = LF_GATHER_ROWS_SOURCE, .region = LF_REGION_TEACHER, .rows = DATA_ROWS, .cols = width,
-                        .type = LF_F32, .typed = true },
-                      { .number = LF_GATHER_ROWS_ORDER, .region = LF_REGION_ORDER, .rows = 1,
-                        .cols = ONE_OP_POSITIONS(rows), .type = LF_U32, .typed = true },
+        .operands = { { .number = LF_GATHER_ROWS_SOURCE,
+                        .region = LF_REGION_TEACHER,
+                        .rows = DATA_ROWS,
+                        .cols = width,
+                        .type = LF_F32,
+                        .typed = true },
+                      { .number = LF_GATHER_ROWS_ORDER,
+                        .region = LF_REGION_ORDER,
+                        .rows = 1,
+                        .cols = ONE_OP_POSITIONS(rows),
+                        .type = LF_U32,
+                        .typed = true },
                       { .number = LF_GATHER_ROWS_OUT, .region = LF_REGION_BATCH, .rows = rows, .cols = width } },
         .operand_count = 3,
-        .fill = fill_gather_rows, .context = &batch, .what = what, .bound = 0, .floor = 1,
+        .fill = fill_gather_rows,
+        .context = &batch,
+        .what = what,
+        .bound = 0,
+        .floor = 1,
     };
     check_op(&c);
     check_copied_rows(&c, batch_rows);
@@ -175,7 +222,7 @@ static void check_gather_rows(uint32_t rows, uint32_t width, uint32_t batch_rows
 static void gather_rows_copies_the_rows_of_the_batch(void **state)
 {
     (void)state;
-    static const uint32_t cases[][3] = { { 1, 1, 1 },   { 7, 31, 7 },     { 33, 33, 20 }, { 65, 64, 64 },
+    static const uint32_t cases[][3] = { { 1, 1, 1 },   { 7, 31, 7 },      { 33, 33, 20 },   { 65, 64, 64 },
                                          { 64, 65, 1 }, { 128, 128, 128 }, { 31, 1000, 30 }, { 1000, 7, 999 } };
     for (size_t i = 0; i < COUNT(cases); i++)
         check_gather_rows(cases[i][0], cases[i][1], cases[i][2]);
@@ -210,20 +257,35 @@ static void check_loss(lf_op_kind kind, uint32_t rows, uint32_t width, bool with
 {
     bool classes = kind != LF_OP_MSE;
     char what[128];
-    snprintf(what, sizeof what, "%u of %u rows of %u, logits of %g, weight %g, temperature %g%s%s", batch.rows, rows, width,
-             batch.scale, (double)batch.soft_weight, (double)batch.temperature, with_dz ? "" : ", no dz",
+    snprintf(what, sizeof what, "%u of %u rows of %u, logits of %g, weight %g, temperature %g%s%s", batch.rows, rows,
+             width, batch.scale, (double)batch.soft_weight, (double)batch.temperature, with_dz ? "" : ", no dz",
              batch.nan ? ", NaN" : "");
     op_case c = {
-        .op = { .kind = kind, .phase = LF_PHASE_FORWARD, .rows = rows, .inputs = width, .outputs = width,
-                .soft_weight = batch.soft_weight, .temperature = batch.temperature },
+        .op = { .kind = kind,
+                .phase = LF_PHASE_FORWARD,
+                .rows = rows,
+                .inputs = width,
+                .outputs = width,
+                .soft_weight = batch.soft_weight,
+                .temperature = batch.temperature },
         .operands = { { .number = LF_LOSS_Z, .region = LF_REGION_ACTS, .rows = rows, .cols = width },
-                      { .number = LF_LOSS_TARGET, .region = LF_REGION_BATCH, .rows = rows, .cols = classes ? 1 : width,
-                        .type = LF_U32, .typed = classes },
-                      { .number = LF_LOSS_METRICS, .region = LF_REGION_METRICS, .rows = ONE_OP_STEPS * rows,
+                      { .number = LF_LOSS_TARGET,
+                        .region = LF_REGION_BATCH,
+                        .rows = rows,
+                        .cols = classes ? 1 : width,
+                        .type = LF_U32,
+                        .typed = classes },
+                      { .number = LF_LOSS_METRICS,
+                        .region = LF_REGION_METRICS,
+                        .rows = ONE_OP_STEPS * rows,
                         .cols = LF_METRIC_COUNT },
                       { .number = LF_LOSS_DZ, .region = LF_REGION_ACTS, .rows = rows, .cols = width } },
         .operand_count = with_dz ? 4 : 3,
-        .fill = fill_loss, .context = &batch, .what = what, .bound = 2e-5, .floor = 1.0 / batch.rows,
+        .fill = fill_loss,
+        .context = &batch,
+        .what = what,
+        .bound = 2e-5,
+        .floor = 1.0 / batch.rows,
     };
     if (kind == LF_OP_DISTILL)
         c.operands[c.operand_count++] =
@@ -231,7 +293,8 @@ static void check_loss(lf_op_kind kind, uint32_t rows, uint32_t width, bool with
     check_op(&c);
 }
 
-static const uint32_t loss_shapes[][2] = { { 1, 2 }, { 7, 31 }, { 33, 33 }, { 64, 10 }, { 65, 128 }, { 31, 1000 }, { 1000, 7 } };
+static const uint32_t loss_shapes[][2] = { { 1, 2 },    { 7, 31 },    { 33, 33 }, { 64, 10 },
+                                           { 65, 128 }, { 31, 1000 }, { 1000, 7 } };
 
 static void losses_are_the_oracles(void **state)
 {
@@ -260,7 +323,9 @@ static void distill_is_the_oracles(void **state)
     for (size_t i = 0; i < COUNT(loss_shapes); i++)
         for (size_t o = 0; o < COUNT(options); o++) {
             uint32_t rows = loss_shapes[i][0], width = loss_shapes[i][1];
-            batch_case batch = { .rows = o % 2 && rows > 1 ? rows - rows / 3 : rows, .scale = 3, .soft_weight = options[o][0],
+            batch_case batch = { .rows = o % 2 && rows > 1 ? rows - rows / 3 : rows,
+                                 .scale = 3,
+                                 .soft_weight = options[o][0],
                                  .temperature = options[o][1] };
             check_loss(LF_OP_DISTILL, rows, width, o != 2, batch);
         }
@@ -269,7 +334,8 @@ static void distill_is_the_oracles(void **state)
 static void distill_is_stable_for_huge_logits(void **state)
 {
     (void)state;
-    check_loss(LF_OP_DISTILL, 31, 10, true, (batch_case){ .rows = 31, .scale = 1e4, .soft_weight = .5f, .temperature = 2 });
+    check_loss(LF_OP_DISTILL, 31, 10, true,
+               (batch_case){ .rows = 31, .scale = 1e4, .soft_weight = .5f, .temperature = 2 });
 }
 
 static void a_nan_logit_gives_a_nan_loss_and_no_hit(void **state)
@@ -285,18 +351,27 @@ static void a_nan_logit_gives_a_nan_loss_and_no_hit(void **state)
 static void check_known_rows(lf_op_kind kind)
 {
     enum { ROWS = 7, OUTPUTS = 3 };
-    static const double z[ROWS][OUTPUTS] = { { 1, 3, 3 }, { 1, 3, 3 },      { 1, 3, (double)NAN },  { (double)NAN, 1, 0 },
-                                             { 0, 0, 0 }, { 1000, 0, -1000 }, { 1000, 0, -1000 } };
+    static const double z[ROWS][OUTPUTS] = { { 1, 3, 3 },           { 1, 3, 3 }, { 1, 3, (double)NAN },
+                                             { (double)NAN, 1, 0 }, { 0, 0, 0 }, { 1000, 0, -1000 },
+                                             { 1000, 0, -1000 } };
     static const double labels[ROWS] = { 1, 2, 1, 0, 0, 0, 2 }, hits[ROWS] = { 1, 0, 0, 0, 1, 1, 0 };
     const double losses[ROWS] = { log(2 + exp(-2)), log(2 + exp(-2)), (double)NAN, (double)NAN, log(3), 0, 2000 };
     const operand operands[] = {
         { .number = LF_LOSS_Z, .region = LF_REGION_ACTS, .rows = ROWS, .cols = OUTPUTS },
         { .number = LF_LOSS_TARGET, .region = LF_REGION_BATCH, .rows = ROWS, .cols = 1, .type = LF_U32, .typed = true },
-        { .number = LF_LOSS_METRICS, .region = LF_REGION_METRICS, .rows = ONE_OP_STEPS * ROWS, .cols = LF_METRIC_COUNT },
+        { .number = LF_LOSS_METRICS,
+          .region = LF_REGION_METRICS,
+          .rows = ONE_OP_STEPS * ROWS,
+          .cols = LF_METRIC_COUNT },
         { .number = LF_DISTILL_TEACHER, .region = LF_REGION_BATCH, .rows = ROWS, .cols = OUTPUTS },
     };
-    lf_op op = { .kind = kind, .phase = LF_PHASE_FORWARD, .rows = ROWS, .inputs = OUTPUTS, .outputs = OUTPUTS,
-                 .soft_weight = 0, .temperature = 2 };
+    lf_op op = { .kind = kind,
+                 .phase = LF_PHASE_FORWARD,
+                 .rows = ROWS,
+                 .inputs = OUTPUTS,
+                 .outputs = OUTPUTS,
+                 .soft_weight = 0,
+                 .temperature = 2 };
     one_op one;
     test_rig rig;
     one_op_make(&one, op, operands, kind == LF_OP_DISTILL ? COUNT(operands) : COUNT(operands) - 1, false);
@@ -314,8 +389,8 @@ static void check_known_rows(lf_op_kind kind)
         bool right = isnan(losses[i]) ? isnan(got[LF_METRIC_LOSS])
                                       : fabs(got[LF_METRIC_LOSS] - losses[i]) <= 1e-6 * fmax(1, losses[i]);
         if (!right || got[LF_METRIC_HIT] != hits[i])
-            fail_msg("%s, row %u on %s: loss %.9g, hit %g instead of %.9g and %g", lf_op_info_of(kind)->name, i, device->info.id,
-                     got[LF_METRIC_LOSS], got[LF_METRIC_HIT], losses[i], hits[i]);
+            fail_msg("%s, row %u on %s: loss %.9g, hit %g instead of %.9g and %g", lf_op_info_of(kind)->name, i,
+                     device->info.id, got[LF_METRIC_LOSS], got[LF_METRIC_HIT], losses[i], hits[i]);
     }
     rig_finish(&rig);
 }
@@ -351,16 +426,28 @@ static void check_update(uint32_t count, const lf_optimizer *optimizer)
     snprintf(what, sizeof what, "%s of %u, momentum %g%s, decay %g", lf_optimizer_name(optimizer->kind), count,
              (double)optimizer->momentum, optimizer->nesterov ? " nesterov" : "", (double)optimizer->weight_decay);
     op_case c = {
-        .op = { .kind = optimizer->kind == LF_OPTIMIZER_SGD ? LF_OP_SGD : LF_OP_ADAM, .phase = LF_PHASE_UPDATE, .rows = 1,
-                .inputs = count, .outputs = count, .beta1 = optimizer->beta1, .beta2 = optimizer->beta2,
-                .eps = optimizer->eps, .momentum = optimizer->momentum, .nesterov = optimizer->nesterov,
-                .weight_decay = optimizer->weight_decay, .decoupled = optimizer->kind == LF_OPTIMIZER_ADAMW },
+        .op = { .kind = optimizer->kind == LF_OPTIMIZER_SGD ? LF_OP_SGD : LF_OP_ADAM,
+                .phase = LF_PHASE_UPDATE,
+                .rows = 1,
+                .inputs = count,
+                .outputs = count,
+                .beta1 = optimizer->beta1,
+                .beta2 = optimizer->beta2,
+                .eps = optimizer->eps,
+                .momentum = optimizer->momentum,
+                .nesterov = optimizer->nesterov,
+                .weight_decay = optimizer->weight_decay,
+                .decoupled = optimizer->kind == LF_OPTIMIZER_ADAMW },
         .operands = { { .number = LF_UPDATE_GRADS, .region = LF_REGION_GRADS, .rows = 1, .cols = count },
                       { .number = LF_UPDATE_PARAMS, .region = LF_REGION_PARAMS, .rows = 1, .cols = count },
                       { .number = LF_UPDATE_M, .region = LF_REGION_MOMENTS, .rows = 1, .cols = count },
                       { .number = LF_UPDATE_V, .region = LF_REGION_MOMENTS, .rows = 1, .cols = count } },
         .operand_count = 2 + moments,
-        .fill = fill_update, .context = optimizer, .what = what, .bound = 2e-6, .floor = 1,
+        .fill = fill_update,
+        .context = optimizer,
+        .what = what,
+        .bound = 2e-6,
+        .floor = 1,
     };
     check_op(&c);
 }

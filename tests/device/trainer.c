@@ -69,7 +69,8 @@ static void vary_norms(lf_model *model)
         const lf_param *param = &model->tensors[p];
         lf_layer_kind kind = model->layers[param->layer].kind;
         float *values = lf_param_values(model, param);
-        for (size_t i = 0; i < lf_param_size(param) && (kind == LF_LAYER_LAYER_NORM || kind == LF_LAYER_BATCH_NORM); i++)
+        for (size_t i = 0; i < lf_param_size(param) && (kind == LF_LAYER_LAYER_NORM || kind == LF_LAYER_BATCH_NORM);
+             i++)
             values[i] += .5f * lf_uniform(43, LF_STREAM_INIT, p, i);
     }
 }
@@ -82,13 +83,18 @@ void trainer_init(test_trainer *t, lf_device *dev, const test_training *training
         fail_msg("%s: %s", training->what, err.text);
     lf_model_init(t->model, 3);
     vary_norms(t->model);
-    t->program = lf_program_compile(&(lf_compile_params){ .model = t->model, .loss = training->loss,
-                                                          .optimizer = training->optimizer, .batch = training->batch,
-                                                          .stored = training->stored, .rows = training->rows,
-                                                          .positions = training->rows, .steps = training->steps,
-                                                          .distill = { training->temperature > 0, training->soft_weight,
-                                                                       training->temperature },
-                                                          .oracle = in_float64 }, &err);
+    t->program = lf_program_compile(
+        &(lf_compile_params){ .model = t->model,
+                              .loss = training->loss,
+                              .optimizer = training->optimizer,
+                              .batch = training->batch,
+                              .stored = training->stored,
+                              .rows = training->rows,
+                              .positions = training->rows,
+                              .steps = training->steps,
+                              .distill = { training->temperature > 0, training->soft_weight, training->temperature },
+                              .oracle = in_float64 },
+        &err);
     if (!t->program)
         fail_msg("%s: %s", training->what, err.text);
     rig_init(&t->rig, dev, t->program);

@@ -16,13 +16,31 @@
 static const char *golden_folder;
 static bool write_golden;
 
-#define LINEAR(in, out) { .kind = LF_LAYER_LINEAR, .inputs = in, .outputs = out }
-#define ACT(which)      { .kind = LF_LAYER_ACTIVATION, .activation = which }
-#define DROPOUT(p)      { .kind = LF_LAYER_DROPOUT, .rate = p }
-#define BATCH_NORM(n)   { .kind = LF_LAYER_BATCH_NORM, .inputs = n, .outputs = n }
-#define LAYER_NORM(n)   { .kind = LF_LAYER_LAYER_NORM, .inputs = n, .outputs = n }
-#define RESIDUAL(count) { .kind = LF_LAYER_RESIDUAL, .span = count }
-#define COUNT(array)    (sizeof(array) / sizeof *(array))
+#define LINEAR(in, out)                                                                                                \
+    {                                                                                                                  \
+        .kind = LF_LAYER_LINEAR, .inputs = in, .outputs = out                                                          \
+    }
+#define ACT(which)                                                                                                     \
+    {                                                                                                                  \
+        .kind = LF_LAYER_ACTIVATION, .activation = which                                                               \
+    }
+#define DROPOUT(p)                                                                                                     \
+    {                                                                                                                  \
+        .kind = LF_LAYER_DROPOUT, .rate = p                                                                            \
+    }
+#define BATCH_NORM(n)                                                                                                  \
+    {                                                                                                                  \
+        .kind = LF_LAYER_BATCH_NORM, .inputs = n, .outputs = n                                                         \
+    }
+#define LAYER_NORM(n)                                                                                                  \
+    {                                                                                                                  \
+        .kind = LF_LAYER_LAYER_NORM, .inputs = n, .outputs = n                                                         \
+    }
+#define RESIDUAL(count)                                                                                                \
+    {                                                                                                                  \
+        .kind = LF_LAYER_RESIDUAL, .span = count                                                                       \
+    }
+#define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static lf_model *make_model(const lf_layer *layers, size_t count)
 {
@@ -74,15 +92,20 @@ static void programs_match_their_listings(void **state)
 {
     (void)state;
     static const lf_layer classifier[] = { LINEAR(784, 128), ACT(LF_ACT_RELU), LINEAR(128, 10) };
-    static const lf_layer deep[] = { LINEAR(20, 16), ACT(LF_ACT_GELU), LINEAR(16, 12), ACT(LF_ACT_TANH), LINEAR(12, 3),
-                                     ACT(LF_ACT_SIGMOID) };
-    static const lf_layer odd[] = { ACT(LF_ACT_TANH), LINEAR(5, 4), ACT(LF_ACT_RELU), ACT(LF_ACT_SILU), LINEAR(4, 4),
-                                    LINEAR(4, 2) };
+    static const lf_layer deep[] = { LINEAR(20, 16),   ACT(LF_ACT_GELU), LINEAR(16, 12),
+                                     ACT(LF_ACT_TANH), LINEAR(12, 3),    ACT(LF_ACT_SIGMOID) };
+    static const lf_layer odd[] = { ACT(LF_ACT_TANH), LINEAR(5, 4), ACT(LF_ACT_RELU),
+                                    ACT(LF_ACT_SILU), LINEAR(4, 4), LINEAR(4, 2) };
     lf_model *mnist = make_model(classifier, COUNT(classifier));
     lf_model *regression = make_model(deep, COUNT(deep));
     lf_model *stacked = make_model(odd, COUNT(odd));
-    lf_compile_params params = { .model = mnist, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 64, .stored = LF_U8,
-                                 .rows = 60000, .positions = 60000, .steps = 938,
+    lf_compile_params params = { .model = mnist,
+                                 .loss = LF_LOSS_CROSS_ENTROPY,
+                                 .batch = 64,
+                                 .stored = LF_U8,
+                                 .rows = 60000,
+                                 .positions = 60000,
+                                 .steps = 938,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     compare_with_golden("classifier_adam", &params);
     params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
@@ -90,14 +113,25 @@ static void programs_match_their_listings(void **state)
     params.loss = LF_LOSS_NONE;
     compare_with_golden("classifier_predict", &params);
 
-    params = (lf_compile_params){ .model = regression, .loss = LF_LOSS_MSE, .batch = 32, .stored = LF_F32, .rows = 256,
-                                  .positions = 256, .steps = 8, .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
+    params = (lf_compile_params){ .model = regression,
+                                  .loss = LF_LOSS_MSE,
+                                  .batch = 32,
+                                  .stored = LF_F32,
+                                  .rows = 256,
+                                  .positions = 256,
+                                  .steps = 8,
+                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
     params.optimizer.momentum = .9f;
     params.optimizer.nesterov = true;
     compare_with_golden("regression_sgd", &params);
 
-    params = (lf_compile_params){ .model = stacked, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 8, .stored = LF_I16,
-                                  .rows = 100, .positions = 100, .steps = 13,
+    params = (lf_compile_params){ .model = stacked,
+                                  .loss = LF_LOSS_CROSS_ENTROPY,
+                                  .batch = 8,
+                                  .stored = LF_I16,
+                                  .rows = 100,
+                                  .positions = 100,
+                                  .steps = 13,
                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW) };
     compare_with_golden("stacked_adamw", &params);
     lf_model_destroy(mnist);
@@ -109,15 +143,20 @@ static void programs_match_their_listings(void **state)
 static void programs_of_every_layer_match_their_listings(void **state)
 {
     (void)state;
-    static const lf_layer norms[] = { LINEAR(20, 16), BATCH_NORM(16), ACT(LF_ACT_RELU), DROPOUT(.5f), LAYER_NORM(16),
-                                      LINEAR(16, 4) };
+    static const lf_layer norms[] = { LINEAR(20, 16), BATCH_NORM(16), ACT(LF_ACT_RELU),
+                                      DROPOUT(.5f),   LAYER_NORM(16), LINEAR(16, 4) };
     static const lf_layer residuals[] = { LINEAR(12, 16), RESIDUAL(4), LINEAR(16, 16), ACT(LF_ACT_GELU), RESIDUAL(1),
-                                          LINEAR(16, 16), RESIDUAL(2), LINEAR(16, 8), ACT(LF_ACT_TANH), LINEAR(8, 3) };
+                                          LINEAR(16, 16), RESIDUAL(2), LINEAR(16, 8),  ACT(LF_ACT_TANH), LINEAR(8, 3) };
     static const lf_layer student[] = { DROPOUT(.25f), LINEAR(20, 16), ACT(LF_ACT_RELU), LINEAR(16, 4) };
     lf_model *normed = make_model(norms, COUNT(norms)), *residual = make_model(residuals, COUNT(residuals));
     lf_model *small = make_model(student, COUNT(student));
-    lf_compile_params params = { .model = normed, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 32, .stored = LF_U8,
-                                 .rows = 1000, .positions = 1000, .steps = 32,
+    lf_compile_params params = { .model = normed,
+                                 .loss = LF_LOSS_CROSS_ENTROPY,
+                                 .batch = 32,
+                                 .stored = LF_U8,
+                                 .rows = 1000,
+                                 .positions = 1000,
+                                 .steps = 32,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     compare_with_golden("norms_adam", &params);
     params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
@@ -130,8 +169,14 @@ static void programs_of_every_layer_match_their_listings(void **state)
     params.distill.temperature = 4;
     compare_with_golden("distill_adamw", &params);
 
-    params = (lf_compile_params){ .model = residual, .loss = LF_LOSS_MSE, .batch = 32, .stored = LF_F32, .rows = 256,
-                                  .positions = 256, .steps = 8, .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
+    params = (lf_compile_params){ .model = residual,
+                                  .loss = LF_LOSS_MSE,
+                                  .batch = 32,
+                                  .stored = LF_F32,
+                                  .rows = 256,
+                                  .positions = 256,
+                                  .steps = 8,
+                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
     compare_with_golden("residual_sgd", &params);
     lf_model_destroy(normed);
     lf_model_destroy(residual);
@@ -141,12 +186,18 @@ static void programs_of_every_layer_match_their_listings(void **state)
 static void tensors_lie_inside_their_regions_and_apart(void **state)
 {
     (void)state;
-    static const lf_layer layers[] = { LINEAR(33, 31), ACT(LF_ACT_GELU), BATCH_NORM(31), RESIDUAL(3), LAYER_NORM(31),
-                                       LINEAR(31, 7), DROPOUT(.5f), ACT(LF_ACT_RELU), LINEAR(7, 3) };
+    static const lf_layer layers[] = { LINEAR(33, 31), ACT(LF_ACT_GELU), BATCH_NORM(31),   RESIDUAL(3), LAYER_NORM(31),
+                                       LINEAR(31, 7),  DROPOUT(.5f),     ACT(LF_ACT_RELU), LINEAR(7, 3) };
     lf_model *model = make_model(layers, COUNT(layers));
     for (int oracle = 0; oracle < 2; oracle++) {
-        lf_compile_params params = { .model = model, .loss = LF_LOSS_CROSS_ENTROPY, .batch = 5, .stored = LF_U16,
-                                     .rows = 77, .positions = 77, .steps = 16, .oracle = oracle,
+        lf_compile_params params = { .model = model,
+                                     .loss = LF_LOSS_CROSS_ENTROPY,
+                                     .batch = 5,
+                                     .stored = LF_U16,
+                                     .rows = 77,
+                                     .positions = 77,
+                                     .steps = 16,
+                                     .oracle = oracle,
                                      .distill = { true, .5f, 2 },
                                      .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
         lf_program *program = lf_program_compile(&params, NULL);
@@ -159,7 +210,8 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
                 const lf_tensor *b = &program->tensors[j];
                 bool whole_block = (int)j == program->weights || (int)j == program->grads || (int)j == program->state;
                 if (a->region == b->region && !whole_block)
-                    assert_true(a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a));
+                    assert_true(a->offset >= b->offset + lf_tensor_bytes(b) ||
+                                b->offset >= a->offset + lf_tensor_bytes(a));
             }
         }
         lf_program_destroy(program);
@@ -172,11 +224,17 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
 static void barriers_separate_every_conflict(void **state)
 {
     (void)state;
-    static const lf_layer layers[] = { LINEAR(8, 8), ACT(LF_ACT_SILU), RESIDUAL(4), LAYER_NORM(8), LINEAR(8, 6),
-                                       BATCH_NORM(6), DROPOUT(.5f), LINEAR(6, 6), ACT(LF_ACT_RELU), LINEAR(6, 4) };
+    static const lf_layer layers[] = { LINEAR(8, 8),  ACT(LF_ACT_SILU), RESIDUAL(4),  LAYER_NORM(8),    LINEAR(8, 6),
+                                       BATCH_NORM(6), DROPOUT(.5f),     LINEAR(6, 6), ACT(LF_ACT_RELU), LINEAR(6, 4) };
     lf_model *model = make_model(layers, COUNT(layers));
-    lf_compile_params params = { .model = model, .loss = LF_LOSS_MSE, .batch = 4, .stored = LF_F32, .rows = 9,
-                                 .positions = 9, .steps = 3, .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
+    lf_compile_params params = { .model = model,
+                                 .loss = LF_LOSS_MSE,
+                                 .batch = 4,
+                                 .stored = LF_F32,
+                                 .rows = 9,
+                                 .positions = 9,
+                                 .steps = 3,
+                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     lf_program *program = lf_program_compile(&params, NULL);
     size_t barriers = 0, since = 0;
     for (size_t i = 0; i < 3 * program->op_count; i++) {
@@ -191,7 +249,8 @@ static void barriers_separate_every_conflict(void **state)
                     const lf_tensor *a = lf_op_tensor(program, earlier, m), *b = lf_op_tensor(program, later, n);
                     if (!a || !b || a->region != b->region)
                         continue;
-                    bool apart = a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a);
+                    bool apart =
+                        a->offset >= b->offset + lf_tensor_bytes(b) || b->offset >= a->offset + lf_tensor_bytes(a);
                     bool reads_only = !lf_op_info_of(earlier->kind)->operands[m].written &&
                                       !lf_op_info_of(later->kind)->operands[n].written;
                     assert_true(apart || reads_only);
@@ -242,10 +301,10 @@ static void initial_weights_have_their_distribution(void **state)
     static const struct {
         lf_init init;
         double variance;
-    } cases[] = { { LF_INIT_UNIFORM, 1. / 3 / 300 },        { LF_INIT_HE_NORMAL, 2. / 300 },
-                  { LF_INIT_HE_UNIFORM, 2. / 300 },         { LF_INIT_GLOROT_NORMAL, 2. / 500 },
-                  { LF_INIT_GLOROT_UNIFORM, 2. / 500 },     { LF_INIT_LECUN_NORMAL, 1. / 300 },
-                  { LF_INIT_LECUN_UNIFORM, 1. / 300 },      { LF_INIT_ZEROS, 0 } };
+    } cases[] = { { LF_INIT_UNIFORM, 1. / 3 / 300 },    { LF_INIT_HE_NORMAL, 2. / 300 },
+                  { LF_INIT_HE_UNIFORM, 2. / 300 },     { LF_INIT_GLOROT_NORMAL, 2. / 500 },
+                  { LF_INIT_GLOROT_UNIFORM, 2. / 500 }, { LF_INIT_LECUN_NORMAL, 1. / 300 },
+                  { LF_INIT_LECUN_UNIFORM, 1. / 300 },  { LF_INIT_ZEROS, 0 } };
     for (size_t c = 0; c < COUNT(cases); c++) {
         lf_layer layer = { .kind = LF_LAYER_LINEAR, .inputs = 300, .outputs = 200, .init = cases[c].init };
         lf_model *model = make_model(&layer, 1);
@@ -271,29 +330,36 @@ static void initial_weights_have_their_distribution(void **state)
 static void a_definition_says_what_the_model_is(void **state)
 {
     (void)state;
-    static const lf_layer layers[] = { LINEAR(784, 128), { .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_ELU, .alpha = .1f },
+    static const lf_layer layers[] = { LINEAR(784, 128),
+                                       { .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_ELU, .alpha = .1f },
                                        LINEAR(128, 10) };
     lf_model *model = make_model(layers, COUNT(layers));
     char *text = lf_model_definition(model);
-    assert_string_equal(text, "{\"layers\":["
-                              "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":784,\"outputs\":128,\"init\":\"uniform\"},"
-                              "{\"kind\":\"elu\",\"name\":\"elu_1\",\"alpha\":0.100000001},"
-                              "{\"kind\":\"linear\",\"name\":\"linear_2\",\"inputs\":128,\"outputs\":10,\"init\":\"uniform\"}]}");
+    assert_string_equal(
+        text, "{\"layers\":["
+              "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":784,\"outputs\":128,\"init\":\"uniform\"},"
+              "{\"kind\":\"elu\",\"name\":\"elu_1\",\"alpha\":0.100000001},"
+              "{\"kind\":\"linear\",\"name\":\"linear_2\",\"inputs\":128,\"outputs\":10,\"init\":\"uniform\"}]}");
     assert_int_equal(model->param_count, 101770);
     free(text);
     lf_model_destroy(model);
 
-    static const lf_layer more[] = { DROPOUT(.5f), RESIDUAL(3), LINEAR(4, 6), RESIDUAL(1), LAYER_NORM(6), BATCH_NORM(6) };
+    static const lf_layer more[] = {
+        DROPOUT(.5f), RESIDUAL(3), LINEAR(4, 6), RESIDUAL(1), LAYER_NORM(6), BATCH_NORM(6)
+    };
     model = make_model(more, COUNT(more));
     text = lf_model_definition(model);
-    assert_string_equal(text, "{\"layers\":[{\"kind\":\"dropout\",\"name\":\"dropout_1\",\"rate\":0.5},"
-                              "{\"kind\":\"residual\",\"name\":\"residual_1\",\"init\":\"uniform\",\"layers\":["
-                              "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":4,\"outputs\":6,\"init\":\"uniform\"},"
-                              "{\"kind\":\"residual\",\"name\":\"residual_2\",\"init\":\"uniform\",\"layers\":["
-                              "{\"kind\":\"layer_norm\",\"name\":\"layer_norm_1\",\"inputs\":6,\"outputs\":6,\"eps\":9.99999975e-06}]}]},"
-                              "{\"kind\":\"batch_norm\",\"name\":\"batch_norm_1\",\"inputs\":6,\"outputs\":6,"
-                              "\"eps\":9.99999975e-06,\"momentum\":0.100000001}]}");
-    assert_int_equal(model->param_count, 2 * (4 * 6 + 6) + 6 + 6 + 6 + 6); // the projection of residual_1 is one more linear
+    assert_string_equal(
+        text,
+        "{\"layers\":[{\"kind\":\"dropout\",\"name\":\"dropout_1\",\"rate\":0.5},"
+        "{\"kind\":\"residual\",\"name\":\"residual_1\",\"init\":\"uniform\",\"layers\":["
+        "{\"kind\":\"linear\",\"name\":\"linear_1\",\"inputs\":4,\"outputs\":6,\"init\":\"uniform\"},"
+        "{\"kind\":\"residual\",\"name\":\"residual_2\",\"init\":\"uniform\",\"layers\":["
+        "{\"kind\":\"layer_norm\",\"name\":\"layer_norm_1\",\"inputs\":6,\"outputs\":6,\"eps\":9.99999975e-06}]}]},"
+        "{\"kind\":\"batch_norm\",\"name\":\"batch_norm_1\",\"inputs\":6,\"outputs\":6,"
+        "\"eps\":9.99999975e-06,\"momentum\":0.100000001}]}");
+    assert_int_equal(model->param_count,
+                     2 * (4 * 6 + 6) + 6 + 6 + 6 + 6); // the projection of residual_1 is one more linear
     free(text);
     lf_model_destroy(model);
 }

@@ -68,8 +68,12 @@ static void dropout_is_off_and_statistics_stay_outside_training(void **state)
     trial *t = run_well(begin_layers());
     char before[65], after[65];
     lf_evaluation one, two;
-    const lf_evaluate_params evaluate = { .model = t->params.model, .data = t->params.data, .part = LF_PART_VALID,
-                                          .loss = LF_LOSS_CROSS_ENTROPY, .batch = 256, .device = device };
+    const lf_evaluate_params evaluate = { .model = t->params.model,
+                                          .data = t->params.data,
+                                          .part = LF_PART_VALID,
+                                          .loss = LF_LOSS_CROSS_ENTROPY,
+                                          .batch = 256,
+                                          .device = device };
     lf_evaluate_params by_row = evaluate;
     by_row.batch = 1; // statistics of a batch of one would give another loss
     assert_true(lf_model_digest(t->params.model, before, NULL));
@@ -210,7 +214,8 @@ static void schedules_give_pytorchs_rates(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double lr = rate(cases[i].kind, 0, false, cases[i].step);
         if (fabs(lr - cases[i].lr) > 1e-9 * cases[i].lr + 1e-15)
-            fail_msg("%s at step %d: %.12g, not %.12g", lf_schedule_name(cases[i].kind), (int)cases[i].step, lr, cases[i].lr);
+            fail_msg("%s at step %d: %.12g, not %.12g", lf_schedule_name(cases[i].kind), (int)cases[i].step, lr,
+                     cases[i].lr);
     }
     assert_true(fabs(rate(LF_SCHEDULE_CONSTANT, 4, false, 0) - .025) < 1e-12); // a warm-up's first step is not zero
     assert_true(fabs(rate(LF_SCHEDULE_COSINE, 20, false, 20) - .1) < 1e-12);
@@ -284,7 +289,8 @@ static void a_resume_knows_its_teachers_and_schedule(void **state)
         run(t);
         assert_int_equal(t->ok, !changed);
         if (changed)
-            assert_non_null(strstr(t->err.text, changed == 1 ? "written with 1 teachers " : "milestones 5, but this one has "));
+            assert_non_null(
+                strstr(t->err.text, changed == 1 ? "written with 1 teachers " : "milestones 5, but this one has "));
         end(t);
     }
     lf_model_destroy(one);

@@ -127,9 +127,16 @@ trial *begin(const char *path)
     trial *t = calloc(1, sizeof *t);
     bool classes = path == data_path;
     t->params = (lf_train_params){
-        .model = make_model(classes ? CLASSES : 2), .data = lf_dataset_open(&(lf_dataset_spec){ .file = path }, &t->err),
-        .loss = classes ? LF_LOSS_CROSS_ENTROPY : LF_LOSS_MSE, .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
-        .batch = 32, .epochs = 3, .seed = 5, .shuffle = true, .device = device, .stop = &t->stop,
+        .model = make_model(classes ? CLASSES : 2),
+        .data = lf_dataset_open(&(lf_dataset_spec){ .file = path }, &t->err),
+        .loss = classes ? LF_LOSS_CROSS_ENTROPY : LF_LOSS_MSE,
+        .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
+        .batch = 32,
+        .epochs = 3,
+        .seed = 5,
+        .shuffle = true,
+        .device = device,
+        .stop = &t->stop,
         .events = { .user = t, .steps = on_steps, .epoch = on_epoch, .digest = on_digest },
     };
     if (!t->params.data)

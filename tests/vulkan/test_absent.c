@@ -40,7 +40,8 @@ int main(int argc, char **argv)
     lf_device_close(dev);
     setenv("LAVAFLOW_THREADS", "none", 1); // takes the cpu away too: auto names every reason
     dev = lf_device_open("auto", &err);
-    if (dev || !strstr(err.text, expected) || !strstr(err.text, "LAVAFLOW_THREADS") || !strstr(err.text, "none at all")) {
+    if (dev || !strstr(err.text, expected) || !strstr(err.text, "LAVAFLOW_THREADS") ||
+        !strstr(err.text, "none at all")) {
         printf("auto: \"%s\" does not speak of \"%s\" and of LAVAFLOW_THREADS\n", err.text, expected);
         failed = 1;
     }

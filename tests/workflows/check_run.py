@@ -56,6 +56,7 @@ def main(path):
         for name, (epochs, count) in steps.items():
             metrics = entry["metrics"][name]
             assert sorted(metrics) == ["accuracy", "loss", "lr", "step_loss", "val_accuracy", "val_loss"]
+            assert 0 < metrics.attrs["submissions"] < metrics.attrs["dispatches"], dict(metrics.attrs)
             for key, series in metrics.items():
                 length = count if key == "step_loss" else epochs
                 assert series["step"].shape == series["time"].shape == series["value"].shape == (length,), (name, key)
