@@ -57,11 +57,11 @@ function Record:input(name)
   if self.inputs[name] then return end
   if not next(self.inputs) then self.run:group("inputs", "NXcollection") end
   local count = #options.names(self.inputs) + 1
-  self.inputs[name] = true
   local file, object = files.split_object(name)
   local path = "inputs/" .. count
   self.run:set(path, file .. ":" .. object)
   local digest, message = files.digest(name)
+  self.inputs[name] = digest or "unread"
   if digest then self.run:set(path .. "@sha256", digest) else self:log("warn", message) end
 end
 
@@ -93,6 +93,28 @@ function Record:begin_step(name)
   self.run:set(self.step_path .. "/sequence_index", self.steps)
   self.run:set(self.step_path .. "/t_start", self.run:time())
   self:log("info", ("step %s starts"):format(name))
+end
+
+-- A value as text that tells all values apart; floats to the last bit.
+local function exact(value)
+  if math.type(value) == "float" then return ("%a"):format(value) end
+  return type(value) == "table" and options.show(value) or ("%q"):format(value)
+end
+
+--- What the step in progress depends on: the sha256 of its code, and of that with its parameters, the content of its
+--- inputs and the plugin's version.
+--- @param step lavaflow.step
+--- @param source string the text of its `run`
+function Record:identify(step, source)
+  local parts = { core.version, core.sha256(source) }
+  for _, name in ipairs(options.names(step.params)) do
+    parts[#parts + 1] = name .. " = " .. exact(step.params[name])
+  end
+  for _, name in ipairs(options.names(step.input)) do
+    parts[#parts + 1] = name .. " : " .. self.inputs[step.input[name]]
+  end
+  self.run:set(self.step_path .. "/code", parts[2])
+  self.run:set(self.step_path .. "/key", core.sha256(table.concat(parts, "\n")))
 end
 
 -- A model file's content becomes part of the run file.

@@ -111,8 +111,23 @@ local function call_step(step, bound)
   return "completed"
 end
 
+-- The lines of a step's `run`, from the script or the module that it stands in.
+local function source_of(flow, step)
+  local info = debug.getinfo(step.run, "S")
+  local path, text = info.source:sub(2), flow.text
+  for _, module in ipairs(flow.modules) do
+    if module.path == path then text = module.text end
+  end
+  local lines, number = {}, 0
+  for line in (text .. "\n"):gmatch "(.-)\n" do
+    number = number + 1
+    if number >= info.linedefined and number <= info.lastlinedefined then lines[#lines + 1] = line end
+  end
+  return table.concat(lines, "\n")
+end
+
 -- A step that does not succeed leaves no output that was not there before.
-local function run_step(step, bound)
+local function run_step(flow, step, bound)
   local rec = bound.record
   local new = {}
   for _, path in pairs(step.output) do
@@ -120,6 +135,7 @@ local function run_step(step, bound)
   end
   rec:begin_step(step.name)
   for _, name in ipairs(options.names(step.input)) do rec:input(step.input[name]) end
+  rec:identify(step, source_of(flow, step))
   local status, message = call_step(step, bound)
   if status ~= "completed" then
     for _, path in ipairs(new) do files.remove(path) end
@@ -147,7 +163,7 @@ local function run_steps(flow, order, bound, run_file)
   rec:parameters(flow.params, table.concat(overrides, " "))
   local status
   for _, step in ipairs(order) do
-    status = run_step(step, bound)
+    status = run_step(flow, step, bound)
     if status ~= "completed" then break end
   end
   for _, module in ipairs(flow.modules) do rec:module(module.path, module.text) end

@@ -49,6 +49,7 @@ def main(path):
             assert text(step["name"]) == name and step["sequence_index"][()] == number
             assert 0 <= step["t_start"][()] <= step["t_end"][()]
             assert text(step["device"]) == "cpu"
+            assert re.fullmatch("[0-9a-f]{64}", text(step["code"])) and re.fullmatch("[0-9a-f]{64}", text(step["key"]))
         assert text(entry["step_1/outputs/model"]) == "out/model.h5"
 
         steps = {"train": (4, 24), "train.2": (1, 6), "train.teacher": (2, 12)}

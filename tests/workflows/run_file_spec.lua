@@ -61,6 +61,33 @@ describe("a run file", function()
     assert.equal(core.h5_digest(folder .. "/good.h5", "/test/x"), entry.inputs["2@sha256"])
   end)
 
+  it("tells_by_code_and_key_what_a_step_depends_on", function()
+    local count = 0
+    local function steps(script, ...)
+      count = count + 1
+      local name = ("key%d.h5"):format(count)
+      helper.write(folder .. "/flow2.lua", script)
+      local result = helper.cli(folder, "run", "flow2.lua", "-q", "--device", "cpu", "--record", name, ...)
+      assert.same({ 0, "" }, { result.code, result.err })
+      local entry = core.h5_read(folder .. "/" .. name, "/entry", 10)
+      return entry.step_1, entry.step_2
+    end
+    local text = helper.read(folder .. "/flow.lua")
+    local train, evaluate = steps(text)
+    local again = steps("-- a comment outside the steps\n" .. text)
+    assert.same({ train.code, train.key }, { again.code, again.key })
+    local slower = steps(text, "lr=0.01")
+    assert.equal(train.key, slower.key) -- the default, written out
+    local faster, scored = steps(text, "lr=0.02")
+    assert.equal(train.code, faster.code)
+    assert.not_equal(train.key, faster.key)
+    assert.equal(evaluate.code, scored.code)
+    assert.not_equal(evaluate.key, scored.key) -- it reads another model now
+    local edited = steps((text:gsub("train%(1%)", "train(2)")))
+    assert.not_equal(train.code, edited.code)
+    assert.not_equal(train.key, edited.key)
+  end)
+
   it("is_shown_on_one_screen", function()
     local text = helper.cli(folder, "show", "run.h5").out
     for _, part in ipairs { "run         run.h5", "workflow    flow.lua", "status      completed, exit status 0",
