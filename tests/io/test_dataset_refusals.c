@@ -1,4 +1,6 @@
 // What a data set file must not be: each is refused with a message that names the thing and both values.
+#include <sys/stat.h>
+
 #include "util.h"
 
 static const char *file_name;
@@ -33,6 +35,8 @@ static void files_that_are_missing_or_something_else(void **state)
     refused(&(lf_dataset_spec){ .file = "/no/such.h5" }, LF_ENOTFOUND, "/no/such.h5: cannot open: No such file");
     refused(&(lf_dataset_spec){ .file = folder() }, LF_EFORMAT, "is a folder, not an HDF5 file");
     refused(&(lf_dataset_spec){ .file = "/dev/null" }, LF_EFORMAT, "is not a plain file");
+    assert_int_equal(mkfifo(in_folder("pipe.h5"), 0600), 0); // nobody writes: opening it must not wait
+    refused(&(lf_dataset_spec){ .file = in_folder("pipe.h5") }, LF_EFORMAT, "is not a plain file");
     file_put(in_folder("text.h5"), "hello", 5);
     refused(&(lf_dataset_spec){ .file = in_folder("text.h5") }, LF_EFORMAT, "is not an HDF5 file (5 bytes");
     small_dataset(in_folder("whole.h5"), 2000, 10);
