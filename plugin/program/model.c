@@ -167,21 +167,15 @@ static void add_tensors(lf_model *model)
     }
 }
 
-// Kernels first, then the other parameters; running statistics in a block of their own.
+// One after the other; running statistics in a block of their own.
 static void place_tensors(lf_model *model)
 {
-    for (int kernels = 1; kernels >= 0; kernels--) {
-        for (size_t i = 0; i < model->tensor_count; i++) {
-            lf_param *tensor = &model->tensors[i];
-            size_t *end = tensor->state ? &model->state_count : &model->block_count, size = lf_param_size(tensor);
-            if ((tensor->rows != 0) != kernels)
-                continue;
-            tensor->offset = *end;
-            *end += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
-            model->param_count += tensor->state ? 0 : size;
-        }
-        if (kernels)
-            model->kernel_count = model->block_count;
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        lf_param *tensor = &model->tensors[i];
+        size_t *end = tensor->state ? &model->state_count : &model->block_count, size = lf_param_size(tensor);
+        tensor->offset = *end;
+        *end += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
+        model->param_count += tensor->state ? 0 : size;
     }
 }
 

@@ -75,13 +75,12 @@ typedef struct lf_model {
     uint32_t inputs, outputs;
     lf_param *tensors;
     size_t tensor_count;
-    size_t param_count;  // trainable numbers
-    size_t block_count;  // floats in the block, with zero padding between tensors
-    size_t kernel_count; // of these, the first ones, which hold the kernels: what weight decay is for
-    size_t state_count;  // floats in the block of running statistics
-    float *params;       // [block_count]; the current weights
-    float *state;        // [state_count]
-    bool initialised;    // weights were drawn, loaded or trained
+    size_t param_count; // trainable numbers
+    size_t block_count; // floats in the block, with zero padding between tensors
+    size_t state_count; // floats in the block of running statistics
+    float *params;      // [block_count]; the current weights
+    float *state;       // [state_count]
+    bool initialised;   // weights were drawn, loaded or trained
 } lf_model;
 
 // Copies `layers`, fills names and widths, checks that they fit: "layer 2 (linear_2): expects 128 inputs, but layer 1

@@ -18,7 +18,7 @@ typedef struct training {
     lf_device *device;
     lf_session *session, *validation;
     lf_distillation distillation;
-    uint64_t rows, epoch_steps, total_steps;
+    uint64_t rows, total_steps;
     lf_span span; // of the whole training: max_steps cuts it short without changing its rates
     lf_train_place place;
     uint64_t first_step; // where this run began; more than 0 after a resume
@@ -218,7 +218,7 @@ static bool loop(training *t, lf_error *err)
     }
     if (!go_on)
         t->result->stopped = LF_TRAIN_EPOCH_EVENT;
-    else if (t->total_steps < p->epochs * t->epoch_steps)
+    else if (t->total_steps < t->span.steps)
         t->result->stopped = LF_TRAIN_MAX_STEPS;
     return true;
 }
@@ -300,11 +300,9 @@ static bool begin(training *t, lf_model_file **resumed, lf_error *err)
     const lf_train_params *p = t->p;
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
     t->rows = part->rows;
-    t->epoch_steps = (part->rows + p->batch - 1) / p->batch;
-    t->total_steps = p->epochs * t->epoch_steps;
-    t->span = (lf_span){ t->total_steps, t->epoch_steps };
-    if (p->max_steps && p->max_steps < t->total_steps)
-        t->total_steps = p->max_steps;
+    uint64_t epoch_steps = (part->rows + p->batch - 1) / p->batch;
+    t->span = (lf_span){ .steps = p->epochs * epoch_steps, .epoch_steps = epoch_steps };
+    t->total_steps = p->max_steps && p->max_steps < t->span.steps ? p->max_steps : t->span.steps;
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
     lf_schedule_text(&p->schedule, &t->span, t->place.schedule, sizeof t->place.schedule);
