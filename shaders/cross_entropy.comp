@@ -1,8 +1,8 @@
 #version 450
-// cross_entropy: row loss = logsumexp(z) - z[label], hit = the label's logit is the largest and the first of its equals;
-//                dz = (softmax(z) - onehot(label)) / rows
-// z and dz (batch, outputs), label (batch), metrics (steps, batch, 2). Rows past the schedule's give zeros. Logits that
-// are NaN make the row's loss NaN and its hit 0.
+// cross_entropy: row loss = logsumexp(z) - (1 - s) z[label] - s mean(z), s: label_smoothing;
+//                dz = weight inv_weight (softmax(z) - (1 - s) onehot(label) - s / outputs)
+// z and dz (batch, outputs), label and weights (batch), metrics (steps, batch, 5). Rows past the schedule's give zeros.
+// Logits that are NaN make the row's loss NaN.
 // LANES invocations take one row, each every LANES-th class.
 #include "common.glsl"
 #include "classes.glsl"
@@ -17,11 +17,12 @@ void main()
     if (lf_row() >= batch)
         return;
     if (lane == 0)
-        lf_store_metrics(position, row, row < now.rows, lf_cross_entropy(c), c.hit);
+        lf_store_class_metrics(position, row, row < now.rows, lf_cross_entropy(c), c);
     if (STORE_DZ) {
+        float scale = lf_weight(row) * now.inv_weight;
         for (uint i = lane; i < outputs; i += LANES) {
             float slope = lf_cross_entropy_slope(c, i, LF_LOAD(z, from + i));
-            LF_STORE(dz, from + i, row < now.rows ? slope * now.inv_rows : 0);
+            LF_STORE(dz, from + i, row < now.rows ? slope * scale : 0);
         }
     }
 }

@@ -1,12 +1,12 @@
 #version 450
 // distill: with q = softmax(z / T), a = soft_weight, and the teacher's p, softened by the same temperature T:
-//          row loss = a T² sum of p (log p - log q) + (1 - a) (logsumexp(z) - z[label]), hit as in cross_entropy;
-//          dz = (a T (q - p) + (1 - a) (softmax(z) - onehot(label))) / rows
-// z, teacher and dz (batch, outputs), label (batch), metrics (steps, batch, 2). Rows past the schedule's give zeros.
+//          row loss = a T² sum of p (log p - log q) + (1 - a) cross_entropy, smoothed as there;
+//          dz = weight inv_weight (a T (q - p) + (1 - a) its slope)
+// z, teacher and dz (batch, outputs), label and weights (batch), metrics (steps, batch, 5). Rows past the schedule's give
+// zeros.
 // LANES invocations take one row, each every LANES-th class.
 #include "common.glsl"
 #include "classes.glsl"
-LF_READ(5, teacher)
 
 // p (log p - log q). What is below the least normal number counts as 0: where such numbers are flushed to 0, their
 // logarithm is infinite. NaN goes through.
@@ -36,14 +36,16 @@ void main()
         return;
     float hard_weight = 1 - soft_weight;
     if (lane == 0)
-        lf_store_metrics(position, row, row < now.rows,
-                         soft_weight * temperature * temperature * divergence + hard_weight * lf_cross_entropy(c), c.hit);
+        lf_store_class_metrics(position, row, row < now.rows,
+                               soft_weight * temperature * temperature * divergence + hard_weight * lf_cross_entropy(c),
+                               c);
     if (STORE_DZ) {
+        float scale = lf_weight(row) * now.inv_weight;
         for (uint i = lane; i < outputs; i += LANES) {
             float logit = LF_LOAD(z, from + i), q = exp((logit - c.largest) / temperature) / soft_sum;
             float slope = soft_weight * temperature * (q - LF_LOAD(teacher, from + i)) +
                           hard_weight * lf_cross_entropy_slope(c, i, logit);
-            LF_STORE(dz, from + i, row < now.rows ? slope * now.inv_rows : 0);
+            LF_STORE(dz, from + i, row < now.rows ? slope * scale : 0);
         }
     }
 }

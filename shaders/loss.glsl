@@ -1,20 +1,39 @@
-// What the losses share: the schedule, the results, the options. LANES invocations work on one row of the batch.
+// What the losses share: the schedule, the results, the weights of rows, the options. LANES invocations work on one row
+// of the batch.
 #define LF_SCHEDULE_SLOT 2
 #include "schedule.glsl"
-LF_WRITE(3, metrics)
+LF_UPDATE(3, metrics)
 LF_WRITE(4, dz)
+LF_READ(5, teacher)
+LF_READ(6, weights)
 #include "lanes.glsl"
 
 layout(constant_id = 2) const bool STORE_DZ = false;
+layout(constant_id = 3) const bool WEIGHTED = false; // else every row weighs 1
 layout(push_constant) uniform Push {
     uint step, batch, outputs;
-    float soft_weight, temperature; // distill
+    float soft_weight, temperature; // distill; value_loss with a teacher: soft_weight
+    float label_smoothing;          // cross_entropy, distill
+    float share, delta;             // value_loss
 };
 
-// Rows of the batch past the schedule's count nothing.
-void lf_store_metrics(uint position, uint row, bool counts, float loss, float hit)
+float lf_weight(uint row)
 {
-    uint at = (position * batch + row) * LF_METRIC_COUNT;
-    LF_STORE(metrics, at + LF_METRIC_LOSS, counts ? loss : 0);
-    LF_STORE(metrics, at + LF_METRIC_HIT, counts ? hit : 0);
+    return WEIGHTED ? LF_LOAD(weights, row) : 1;
+}
+
+uint lf_metrics_at(uint position, uint row)
+{
+    return (position * batch + row) * LF_METRIC_COUNT;
+}
+
+// The row's metrics; `others` are those that classes and values have by turns. Rows past the schedule's count nothing.
+void lf_store_metrics(uint position, uint row, bool counts, float loss, float weight, vec3 others)
+{
+    uint at = lf_metrics_at(position, row);
+    LF_REPLACE(metrics, at + LF_METRIC_LOSS, counts ? weight * loss : 0);
+    LF_REPLACE(metrics, at + LF_METRIC_WEIGHT, counts ? weight : 0);
+    LF_REPLACE(metrics, at + 2, counts ? others.x : 0);
+    LF_REPLACE(metrics, at + 3, counts ? others.y : 0);
+    LF_REPLACE(metrics, at + 4, counts ? others.z : 0);
 }

@@ -17,7 +17,7 @@ uvec2 lf_schedule_seed()
 lf_schedule_row lf_schedule_at(uint position)
 {
     uint at = (LF_SCHEDULE_HEADER_WORDS + position * LF_SCHEDULE_ROW_WORDS) / 4;
-    uvec4 low = LF_LOAD4(schedule, at), high = LF_LOAD4(schedule, at + 1);
-    return lf_schedule_row(low.x, low.y, uintBitsToFloat(low.z), uintBitsToFloat(low.w), uintBitsToFloat(high.x),
-                           uintBitsToFloat(high.y), high.z, high.w);
+    uvec4 a = LF_LOAD4(schedule, at), b = LF_LOAD4(schedule, at + 1), c = LF_LOAD4(schedule, at + 2);
+    return lf_schedule_row(a.x, a.y, uintBitsToFloat(a.z), uintBitsToFloat(a.w), uintBitsToFloat(b.x),
+                           uintBitsToFloat(b.y), uintBitsToFloat(b.z), b.w, c.x, c.y, uint[2](c.z, c.w));
 }

@@ -3,27 +3,75 @@ local cjson = require "cjson"
 local core = require "lavaflow.core"
 local options = require "lavaflow.options"
 
+--- @class lavaflow.layers
+--- @field relu fun(given?: lavaflow.name_options): lavaflow.layer max(0, x)
+--- @field gelu fun(given?: lavaflow.name_options): lavaflow.layer x·Φ(x), with the error function
+--- @field silu fun(given?: lavaflow.name_options): lavaflow.layer x·sigmoid(x)
+--- @field tanh fun(given?: lavaflow.name_options): lavaflow.layer
+--- @field sigmoid fun(given?: lavaflow.name_options): lavaflow.layer 1 / (1 + exp(-x))
+--- @field softplus fun(given?: lavaflow.name_options): lavaflow.layer log(1 + exp(x))
+--- x, or alpha·x below 0; alpha 0.01.
+--- @field leaky_relu fun(alpha?: number|lavaflow.name_options, given?: lavaflow.name_options): lavaflow.layer
+--- x, or alpha·(exp(x) - 1) below 0; alpha 1.
+--- @field elu fun(alpha?: number|lavaflow.name_options, given?: lavaflow.name_options): lavaflow.layer
 local layers = {}
 
 local Layer = { __name = "lavaflow.layer" }
-local inits = { "uniform", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal",
-  "lecun_uniform", "zeros" }
 local WIDTH = { "whole", min = 1, max = 0x7fffffff }
 local NAMED = { name = { "name" } }
-local LINEAR = { name = { "name" }, init = { "choice", of = inits } }
+local DRAWN = {
+  init = { "choice", default = "uniform",
+    of = { "uniform", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform",
+      "normal", "constant", "zeros" } },
+  init_scale = { "number" },
+}
+local LINEAR = options.declare("lf.linear", options.merge(NAMED, DRAWN))
+local NORMAL_SCALE = 0.05 -- Keras's RandomNormal
 
---- @class lavaflow.layer: a layer's definition
+--- A layer's definition.
+--- @class lavaflow.layer
 --- @field kind string
---- @field name string?
+--- @field name? string
+
+--- @class lavaflow.name_options
+--- @field name? string instead of kind and ordinal, "linear_1"
+
+--- @alias lavaflow.init
+---| "uniform" # ±1/√inputs, kernel and bias; all others set the bias to 0
+---| "he_normal" # deviation √(2/inputs)
+---| "he_uniform" # ±√(6/inputs)
+---| "glorot_normal" # deviation √(2/(inputs + outputs))
+---| "glorot_uniform" # ±√(6/(inputs + outputs))
+---| "lecun_normal" # deviation √(1/inputs)
+---| "lecun_uniform" # ±√(3/inputs)
+---| "normal" # deviation init_scale
+---| "constant" # init_scale
+---| "zeros"
+
+--- @class lavaflow.linear_options: lavaflow.name_options
+--- @field init? lavaflow.init "uniform"
+--- @field init_scale? number normal: the deviation, 0.05; constant: the value, required
+
+-- How `init_scale` goes with `init`, and what it is when absent.
+local function check_init(where, layer)
+  local init, scale = layer.init, layer.init_scale
+  options.only_with(where, layer, "init_scale", init == "normal" or init == "constant",
+    'init "normal" or "constant"', options.show(init))
+  if init == "normal" then
+    layer.init_scale = options.value(where, "init_scale", { "number", min = 0 }, scale or NORMAL_SCALE)
+  elseif init == "constant" and not scale then
+    options.fail('%s: init_scale: expected a number with init "constant", got nothing', where)
+  end
+  return layer
+end
 
 --- y = x·kernel + bias, x (batch, inputs), y (batch, outputs), kernel (inputs, outputs), bias (outputs).
 --- @param inputs integer at least 1
 --- @param outputs integer at least 1
---- @param given { init: string?, name: string? }? init: "uniform" (±1/√inputs, kernel and bias; the default),
----   "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform", "zeros"
+--- @param given? lavaflow.linear_options
 --- @return lavaflow.layer
 function layers.linear(inputs, outputs, given)
-  local layer = options.check("lf.linear", LINEAR, given)
+  local layer = check_init("lf.linear", options.check("lf.linear", LINEAR, given))
   layer.kind = "linear"
   layer.inputs = options.value("lf.linear", "inputs", WIDTH, inputs)
   layer.outputs = options.value("lf.linear", "outputs", WIDTH, outputs)
@@ -39,6 +87,7 @@ local activations = {
 
 for kind, rule in pairs(activations) do
   local where = "lf." .. kind
+  options.declare(where, NAMED)
   layers[kind] = function(...)
     local alpha, given = ...
     if not rule.alpha then
@@ -57,11 +106,15 @@ end
 
 local RATE = { "number", min = 0, below = 1 }
 local EPS = { "number", above = 0, default = 1e-5 }
+local LAYER_NORM = options.declare("lf.layer_norm", options.merge(NAMED, { eps = EPS }))
+local BATCH_NORM = options.declare("lf.batch_norm", options.merge(LAYER_NORM,
+  { momentum = { "number", above = 0, max = 1, default = 0.1 } }))
+options.declare("lf.dropout", NAMED)
 
 --- In training, zeroes each value with probability `rate` and multiplies the others by 1 / (1 - rate). Which ones is a
 --- function of seed, step and place alone.
 --- @param rate number at least 0, below 1
---- @param given { name: string? }?
+--- @param given? lavaflow.name_options
 --- @return lavaflow.layer
 function layers.dropout(rate, given)
   local layer = options.check("lf.dropout", NAMED, given)
@@ -77,26 +130,31 @@ local function norm(kind, width, rules, given)
   return setmetatable(layer, Layer)
 end
 
+--- @class lavaflow.layer_norm_options: lavaflow.name_options
+--- @field eps? number added to the variance, 1e-5
+
+--- @class lavaflow.batch_norm_options: lavaflow.layer_norm_options
+--- @field momentum? number weight of the batch in the running statistics, 0.1
+
 --- Normalises each column by the batch's mean and variance in training, by running ones elsewhere; gamma and beta
 --- (width). running = (1 - momentum)·running + momentum·batch's, as PyTorch.
 --- @param width integer
---- @param given { eps: number?, momentum: number?, name: string? }? eps 1e-5, momentum 0.1
+--- @param given? lavaflow.batch_norm_options
 --- @return lavaflow.layer
-function layers.batch_norm(width, given)
-  return norm("batch_norm", width,
-    { eps = EPS, momentum = { "number", above = 0, max = 1, default = 0.1 }, name = NAMED.name }, given)
-end
+function layers.batch_norm(width, given) return norm("batch_norm", width, BATCH_NORM, given) end
 
 --- Normalises each row by its own mean and variance; gamma and beta (width).
 --- @param width integer
---- @param given { eps: number?, name: string? }? eps 1e-5
+--- @param given? lavaflow.layer_norm_options
 --- @return lavaflow.layer
-function layers.layer_norm(width, given)
-  return norm("layer_norm", width, { eps = EPS, name = NAMED.name }, given)
-end
+function layers.layer_norm(width, given) return norm("layer_norm", width, LAYER_NORM, given) end
 
 local SEED = { "whole" }
 local PATH = { "text", expected = "a path" }
+local SEQUENTIAL = options.declare("lf.sequential", { seed = SEED })
+local MLP = options.declare("lf.mlp", options.merge(SEQUENTIAL, DRAWN,
+  { activation = { "choice", of = options.names(activations), default = "relu" } }))
+local RESIDUAL = options.declare("lf.residual", LINEAR)
 
 -- `list` is an array with options among its keys: checks those and gives the array alone.
 local function split_options(where, rules, list)
@@ -104,16 +162,10 @@ local function split_options(where, rules, list)
     options.fail("%s: expected a table, got %s", where, options.show(list))
   end
   local array, named = {}, {}
-  local last = 0
   for key, value in pairs(list) do
-    if math.type(key) == "integer" then
-      array[key] = value
-      last = math.max(last, key)
-    else
-      named[key] = value
-    end
+    (math.type(key) == "integer" and array or named)[key] = value
   end
-  for i = 1, last do
+  for i = 1, options.length(array) do
     if array[i] == nil then options.fail("%s: element %d: expected a value, got nothing", where, i) end
   end
   return array, options.check(where, rules, named)
@@ -128,13 +180,17 @@ local function check_layers(where, array)
   if #array == 0 then options.fail("%s: expected at least one layer, got none", where) end
 end
 
+--- @class lavaflow.residual_options: lavaflow.linear_options
+--- @field [integer] lavaflow.layer in order
+
 --- The layers one after the other, plus what goes into the first: y = f(x) + x, or f(x) + x·kernel + bias where the
 --- widths differ.
---- @param list table layers in order, and `init` of the kernel, `name`
+--- @param list lavaflow.residual_options
 --- @return lavaflow.layer
 function layers.residual(list)
-  local array, given = split_options("lf.residual", LINEAR, list)
+  local array, given = split_options("lf.residual", RESIDUAL, list)
   check_layers("lf.residual", array)
+  check_init("lf.residual", given)
   given.kind, given.layers = "residual", array
   return setmetatable(given, Layer)
 end
@@ -161,32 +217,41 @@ local function new_model(definition, seed)
   return model
 end
 
+--- @class lavaflow.sequential_options
+--- @field [integer] lavaflow.layer in order
+--- @field seed? integer draws the weights at once; without it the training's seed draws them
+
 --- A model: layers that are applied one after the other.
 --- Raises when widths do not fit: "layer 2 (linear_2): expects 128 inputs, but layer 1 (linear_1) gives 64".
---- @param list table layers in order, and `seed`: draws the weights at once; otherwise the training's seed draws them
+--- @param list lavaflow.sequential_options
 --- @return lavaflow.model
 function layers.sequential(list)
-  local array, given = split_options("lf.sequential", { seed = SEED }, list)
+  local array, given = split_options("lf.sequential", SEQUENTIAL, list)
   check_layers("lf.sequential", array)
   return new_model(array, given.seed)
 end
 
+--- @class lavaflow.mlp_options
+--- @field [integer] integer widths: inputs, hidden ones, outputs
+--- @field activation? string between each two linear layers, "relu"
+--- @field init? lavaflow.init of every kernel, "uniform"
+--- @field init_scale? number as lf.linear
+--- @field seed? integer as lf.sequential
+
 --- The short form: linear layers of these widths with an activation between each two.
 --- `lf.mlp { 784, 128, 10, activation = "relu" }`
---- @param list table widths, and `activation` ("relu"), `init`, `seed`
+--- @param list lavaflow.mlp_options
 --- @return lavaflow.model
 function layers.mlp(list)
-  local widths, given = split_options("lf.mlp", {
-    activation = { "choice", of = options.names(activations), default = "relu" },
-    init = { "choice", of = inits }, seed = SEED,
-  }, list)
+  local widths, given = split_options("lf.mlp", MLP, list)
+  check_init("lf.mlp", given)
   if #widths < 2 then options.fail("lf.mlp: expected at least 2 widths, got %d", #widths) end
   local array = {}
   for i, width in ipairs(widths) do
     options.value("lf.mlp", "width " .. i, WIDTH, width)
     if i > 1 then
       if i > 2 then array[#array + 1] = layers[given.activation]() end
-      array[#array + 1] = layers.linear(widths[i - 1], width, { init = given.init })
+      array[#array + 1] = layers.linear(widths[i - 1], width, { init = given.init, init_scale = given.init_scale })
     end
   end
   return new_model(array, given.seed)
@@ -203,7 +268,7 @@ function layers.load(path)
   return options.call(core.load, options.value("lf.load", "path", PATH, path), decode)
 end
 
--- The methods of every model: the plugin's, to which training.lua adds predict.
+-- The methods of every model: the plugin's, to which prediction.lua adds predict.
 local methods = getmetatable(core.model { { kind = "linear", inputs = 1, outputs = 1 } }).__index
 local save = methods.save
 
@@ -217,16 +282,18 @@ end
 
 --- @class lavaflow.model
 --- @field definition fun(self): string JSON: layers and their options
---- @field layers fun(self): table[]
+--- @field layers fun(self): table[] each with kind, name, inputs, outputs and what its kind has besides
 --- @field tensors fun(self): { name: string, rows: integer, cols: integer }[]
---- @field weights fun(self, name: string): number[] row-major
+--- @field weights fun(self, name: string): number[] row-major; "linear_1/kernel" is (inputs, outputs)
 --- @field set_weights fun(self, name: string, values: number[])
 --- @field param_count fun(self): integer trainable numbers
 --- @field init fun(self, seed: integer) draws new weights
 --- @field initialised fun(self): boolean weights were drawn, loaded or trained
 --- @field digest fun(self): string sha256 of the weights
+--- @field run fun(self): string? UUID of the run whose file holds their training
 --- @field save fun(self, path: string) atomically; raises when it cannot be written
---- @field predict fun(self, rows: number[][]|lavaflow.part, given: table?): number[][]
+--- As lf.predict.
+--- @field predict fun(self, rows: number[][]|lavaflow.part, given?: lavaflow.model_predict_options): number[][]
 --- @field close fun(self)
 layers.methods = methods
 

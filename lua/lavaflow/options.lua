@@ -2,6 +2,10 @@
 -- The public functions of the package call this; each holds a table of rules, one per option.
 local options = {}
 
+--- Rules by the function that takes the options: "lf.train". The reference is held against them.
+--- @type table<string, table<string, table>>
+options.declared = {}
+
 local package_source = debug.getinfo(1, "S").source:match "^(.*)options%.lua$"
 
 --- Calls a function of a script. `position` looks no further out.
@@ -48,6 +52,7 @@ function options.call(fn, ...)
   local results = table.pack(pcall(fn, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local message = results[2]
+  if message == nil then message = "an error that is nil" end
   error(has_position(message) and message or options.position() .. message, 0)
 end
 
@@ -122,7 +127,8 @@ function options.show(value)
   return described[kind] or "a " .. kind
 end
 
--- Each takes the value and its rule and gives the value to use, or nil and what was expected.
+-- Each takes the value, its rule, and the names of function and argument for messages about what is inside the value.
+-- It gives the value to use, or nil and what was expected.
 local types = {}
 
 function types.whole(value, rule)
@@ -132,9 +138,19 @@ function types.whole(value, rule)
   return nil, "a whole number" .. (rule.min and " of at least " .. rule.min or "")
 end
 
+-- As the plugin computes with it, in 32 bits.
+local function narrow(value) return (string.unpack("<f", string.pack("<f", value))) end
+
+local function fits(value)
+  local single = narrow(value)
+  return single - single == 0 and (single ~= 0 or value == 0)
+end
+
 function types.number(value, rule)
   local finite = type(value) == "number" and value - value == 0
-  if finite and value >= (rule.min or -math.huge) and value > (rule.above or -math.huge)
+  if finite and not fits(value) then return nil, "a number that 32 bits hold" end
+  local below = finite and rule.below and narrow(value) >= rule.below
+  if finite and not below and value >= (rule.min or -math.huge) and value > (rule.above or -math.huge)
     and value < (rule.below or math.huge) and value <= (rule.max or math.huge) then
     return value
   end
@@ -178,6 +194,51 @@ function types.table(value, rule)
   return nil, rule.expected or "a table"
 end
 
+--- The highest whole number among a table's keys; holes below it count.
+function options.length(t)
+  local last = 0
+  for key in pairs(t) do
+    if math.type(key) == "integer" and key > last then last = key end
+  end
+  return last
+end
+
+-- `of`: the rule of each element; `least`, `most`: how many.
+function types.array(value, rule, where, name)
+  if options.kind(value) ~= "table" then return nil, rule.expected end
+  local others = {}
+  for key in pairs(value) do
+    if math.type(key) ~= "integer" or key < 1 then others[#others + 1] = options.show(key) end
+  end
+  table.sort(others)
+  if others[1] then
+    options.fail("%s: %s: expected %s, got a table with %s", where, name, rule.expected, others[1])
+  end
+  local count, checked = options.length(value), {}
+  if count < (rule.least or 0) or count > (rule.most or math.huge) then
+    options.fail("%s: %s: expected %s, %s %d of them, got %d", where, name, rule.expected,
+      count < (rule.least or 0) and "at least" or "at most", count < (rule.least or 0) and rule.least or rule.most,
+      count)
+  end
+  for i = 1, count do checked[i] = options.value(where, ("%s[%d]"):format(name, i), rule.of, rawget(value, i)) end
+  return checked
+end
+
+-- A table of options by itself; `rules` are theirs.
+function types.options(value, rule, where, name)
+  if options.kind(value) ~= "table" then return nil, rule.expected end
+  return options.check(("%s: %s"):format(where, name), rule.rules, value)
+end
+
+-- `of`: rules, of which the value has to keep one.
+function types.either(value, rule, where, name)
+  for _, one in ipairs(rule.of) do
+    local checked = types[one[1]](value, one, where, name)
+    if checked ~= nil then return checked end
+  end
+  return nil, rule.expected
+end
+
 function types.model(value)
   if options.kind(value) == "lavaflow.model" then return value end
   return nil, "a model"
@@ -200,9 +261,47 @@ end
 
 --- Checks one value. `where` is the function's name in messages, `name` the argument's.
 function options.value(where, name, rule, value)
-  local checked, expected = types[rule[1]](value, rule)
+  local checked, expected = types[rule[1]](value, rule, where, name)
   if checked == nil then options.fail("%s: %s: expected %s, got %s", where, name, expected, options.show(value)) end
   return checked
+end
+
+--- Refuses an option that says nothing beside what else was given: `expected` names what would give it a meaning, `got`
+--- what is there instead.
+function options.only_with(where, t, name, holds, expected, got)
+  if t[name] ~= nil and not holds then
+    options.fail("%s: %s: expected %s with it, got %s", where, name, expected, got)
+  end
+end
+
+--- Names a function's rules.
+--- @param where string the function: "lf.train", "model:predict"
+--- @param rules table<string, table>
+--- @return table<string, table>
+function options.declare(where, rules)
+  options.declared[where] = rules
+  return rules
+end
+
+--- Rules of several tables in one; those of later ones count.
+--- @param ... table<string, table>
+--- @return table<string, table>
+function options.merge(...)
+  local merged = {}
+  for _, rules in ipairs { ... } do
+    for name, rule in pairs(rules) do merged[name] = rule end
+  end
+  return merged
+end
+
+--- The rules without some.
+--- @param rules table<string, table>
+--- @param ... string
+--- @return table<string, table>
+function options.without(rules, ...)
+  local rest = options.merge(rules)
+  for _, name in ipairs { ... } do rest[name] = nil end
+  return rest
 end
 
 --- Checks a table of options against its rules and gives a new table with defaults filled in.

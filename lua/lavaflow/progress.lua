@@ -135,9 +135,16 @@ function Line:epoch(epoch, logs, epochs)
   end
 end
 
-function Line:finished(history)
+--- @param history lavaflow.history
+--- @param t table the training's options
+function Line:finished(history, t)
   local reporter = self.reporter
   reporter:close_line()
+  if history.stopped == "patience" then
+    local best = history.best_epoch and ("best %s in epoch %d"):format(number(history.best_value), history.best_epoch)
+    reporter:say(("%s  ended: no better %s in %d epochs; %s"):format(self.name, t.monitor, t.patience,
+      best or "it was never a number"))
+  end
   if reporter.verbose then
     reporter:say(("%s  %d steps in %.2f s, %d submissions of %d dispatches, weights sha256 %s"):format(self.name,
       history.steps, history.seconds, history.submissions, history.dispatches, history.digest))

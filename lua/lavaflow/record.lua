@@ -151,13 +151,58 @@ function Record:save(path, status, exit_code)
   self.run:save(path, status, exit_code)
 end
 
---- What a training took, and the models that a distillation learnt from.
-function Record:trained(name, history, teachers)
-  for _, count in ipairs { "submissions", "dispatches", "seconds" } do
-    self.run:set(("metrics/%s@%s"):format(name, count), history[count])
+--- What a training took and why it ended, and what a distillation learnt from.
+--- @param t table the training's options
+--- @param history lavaflow.history
+function Record:trained(t, history)
+  local function set(name, value)
+    if value ~= nil then self.run:set(("metrics/%s@%s"):format(t.name, name), value) end
   end
-  for i, teacher in ipairs(teachers) do
-    self.run:set(("metrics/%s@teacher_%d"):format(name, i), teacher:digest())
+  for _, name in ipairs { "submissions", "dispatches", "seconds", "stopped", "best_epoch", "best_value" } do
+    set(name, history[name])
+  end
+  set("monitor", t.monitor)
+  for i, teacher in ipairs(t.teachers or {}) do
+    set("teacher_" .. i, teacher:digest())
+    set(("teacher_%d_run"):format(i), teacher:run())
+  end
+  for i, hint in ipairs(t.hints or {}) do
+    set("hint_" .. i, ("%s matches %s of the teacher, weight %.17g"):format(hint.student, hint.teacher, hint.weight))
+  end
+end
+
+-- Shape and values, row-major, of an array of numbers or of such arrays.
+local function flatten(array)
+  if type(array[1]) ~= "table" then return { #array }, array end
+  local values = {}
+  for _, row in ipairs(array) do table.move(row, 1, #row, #values + 1, values) end
+  return { #array, #array[1] }, values
+end
+
+local function number_type(values)
+  for _, value in ipairs(values) do
+    if math.type(value) ~= "integer" then return "f64" end
+  end
+  return "i64"
+end
+
+--- The scores of an evaluation, whole.
+--- @param name string "STEP", "STEP.2", "STEP.NAME"
+--- @param scores lavaflow.scores
+--- @param about table<string, string> what was evaluated, on what
+function Record:evaluated(name, scores, about)
+  local path = "evaluations/" .. name
+  self.run:group("evaluations", "NXcollection")
+  self.run:group(path, "NXcollection")
+  for _, key in ipairs(options.names(about)) do self.run:set(path .. "@" .. key, about[key]) end
+  for _, key in ipairs(options.names(scores)) do
+    local value = scores[key]
+    if type(value) == "table" then
+      local shape, values = flatten(value)
+      self.run:set_array(path .. "/" .. key, shape, values, number_type(values))
+    else
+      self.run:set(path .. "/" .. key, value)
+    end
   end
 end
 
@@ -188,6 +233,7 @@ function Record:training(t)
   for _, part in ipairs { t.data, t.validation } do
     self:input(part.path)
     if part.y_path then self:input(part.y_path) end
+    if part.w_path then self:input(part.w_path) end
   end
   self:begin_step(t.name or "train")
 end

@@ -1,6 +1,8 @@
 -- Runs the steps of a workflow, one after the other, and writes the run file.
 local uv = require "luv"
 local core = require "lavaflow.core"
+local context = require "lavaflow.context"
+local distillation = require "lavaflow.distillation"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local progress = require "lavaflow.progress"
@@ -99,7 +101,7 @@ end
 
 local function call_step(step, bound)
   local ok, message = xpcall(options.script, options.locate, step.run, session.create(step, bound))
-  training.drain_log(bound)
+  context.drain_log(bound)
   local signal = stop_signal(not ok and message or nil)
   if signal then return "interrupted", ok and "interrupted by " .. signal or message end
   if not ok then return "failed", message end
@@ -197,7 +199,7 @@ function runner.run(flow, given)
   if not ok then return fail(runner.USAGE, message) end
   ok, message = prepare_outputs(order, run_file, not given.record, made)
   if ok then
-    local bound = { device = given.device, record = record.create(), reporter = reporter }
+    local bound = { device = given.device, record = record.create(), reporter = reporter, run_file = run_file }
     ok, message = pcall(run_steps, flow, order, bound, run_file)
   end
   files.remove_folders(made)
@@ -218,8 +220,8 @@ local function explaining(step, device, say)
       leave()
     end
   end
-  s.train = explained_by("s:train", training.explain_train)
-  s.distill = explained_by("s:distill", training.explain_distill)
+  s.train = explained_by("s:train", training.explain)
+  s.distill = explained_by("s:distill", distillation.explain)
   s.evaluate, s.predict, s.metric = leave, leave, leave
   s.output = setmetatable({}, { __index = leave })
   return s

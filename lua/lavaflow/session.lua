@@ -1,6 +1,9 @@
 -- What a step's `run` is given: its paths and parameters, and lf.train and its like with the step's device, metrics and
 -- progress bound in.
+local distillation = require "lavaflow.distillation"
+local evaluation = require "lavaflow.evaluation"
 local options = require "lavaflow.options"
+local prediction = require "lavaflow.prediction"
 local training = require "lavaflow.training"
 
 local session = {}
@@ -12,50 +15,67 @@ local session = {}
 --- @field params table
 local Session = {}
 Session.__index = Session
+session.methods = Session
 
 --- @param step lavaflow.step
---- @param bound { device: string?, record: lavaflow.record, reporter: lavaflow.reporter }
+--- @param bound { device: string?, record: lavaflow.record?, reporter: lavaflow.reporter?, run_file: string? }
 --- @return lavaflow.session
 function session.create(step, bound)
   return setmetatable({ name = step.name, input = step.input, output = step.output, params = step.params,
-    bound = bound, unnamed = 0, counts = {} }, Session)
+    bound = bound, names = { training = {}, evaluation = {} }, counts = {} }, Session)
 end
 
-local function context(self, name)
+local function bind(self, name)
   local bound = self.bound
-  return { device = bound.device, record = bound.record, reporter = bound.reporter, name = name }
+  return { device = bound.device, record = bound.record, reporter = bound.reporter, run_file = bound.run_file,
+    input = self.input, name = name }
 end
 
--- A training's name in the metrics: "train", "train.2", …; with a name "train.teacher".
-local function training_name(self, name)
-  if name then return self.name .. "." .. name end
-  self.unnamed = self.unnamed + 1
-  return self.unnamed == 1 and self.name or ("%s.%d"):format(self.name, self.unnamed)
-end
-
-local function train_as(self, where, train, given)
-  local name = type(given) == "table" and given.name
-  if name then options.value(where, "name", { "name" }, name) end
-  return train(where, given, context(self, training_name(self, name)))
+-- What a training or an evaluation is called in the run file: "train", then "train.2", …; with a name "train.teacher".
+local function full_name(self, where, kind, given)
+  local taken, name = self.names[kind], options.kind(given) == "table" and rawget(given, "name")
+  if name then
+    name = self.name .. "." .. options.value(where, "name", { "name" }, name)
+    if taken[name] then
+      options.fail("%s: name: expected one that this step has not used, got %q again", where, given.name)
+    end
+  else
+    local count = 1
+    repeat
+      name = count == 1 and self.name or ("%s.%d"):format(self.name, count)
+      count = count + 1
+    until not taken[name]
+  end
+  taken[name] = true
+  return name
 end
 
 --- lf.train for this step; `name` tells several trainings of a step apart.
+--- @param given lavaflow.train_options
 --- @return lavaflow.history
-function Session:train(given) return train_as(self, "s:train", training.train, given) end
+function Session:train(given)
+  return training.train("s:train", given, bind(self, full_name(self, "s:train", "training", given)))
+end
 
 --- lf.distill for this step.
+--- @param given lavaflow.distill_options
 --- @return lavaflow.history
-function Session:distill(given) return train_as(self, "s:distill", training.distill, given) end
+function Session:distill(given)
+  return distillation.distill("s:distill", given, bind(self, full_name(self, "s:distill", "training", given)))
+end
 
---- lf.evaluate for this step.
+--- lf.evaluate for this step; the run file keeps all scores as evaluations/STEP, evaluations/STEP.2, … or, with a name,
+--- evaluations/STEP.NAME.
+--- @param given lavaflow.s_evaluate_options
+--- @return lavaflow.scores
 function Session:evaluate(given)
-  return training.evaluate("s:evaluate", given, context(self))
+  return evaluation.evaluate("s:evaluate", given, bind(self, full_name(self, "s:evaluate", "evaluation", given)))
 end
 
 --- lf.predict for this step.
-function Session:predict(given)
-  return training.predict("s:predict", given, context(self))
-end
+--- @param given lavaflow.predict_options
+--- @return number[][]|integer[]|{ rows: integer, outputs: integer, path: string }
+function Session:predict(given) return prediction.predict("s:predict", given, bind(self)) end
 
 local of_training = { step_loss = true, loss = true, accuracy = true, val_loss = true, val_accuracy = true, lr = true }
 

@@ -110,6 +110,23 @@ local function show_metrics(name, series, digests)
   for _, text in ipairs(own) do write("  ", text, "\n") end
 end
 
+-- The scores of an evaluation that are numbers.
+local function show_scores(name, scores)
+  local parts = {}
+  for _, key in ipairs(members(scores)) do
+    local value = scores[key]
+    if type(value) == "number" and key ~= "seconds" then parts[#parts + 1] = ("%s %s"):format(key, number(value)) end
+  end
+  write("\n", name, "  on ", scores["@data"] or "", "\n  ", table.concat(parts, ", "), "\n")
+end
+
+-- What of a group, metrics or evaluations, is a step's: NAME, NAME.2, NAME.teacher.
+local function each_of_step(group, step, fn)
+  for _, name in ipairs(members(group)) do
+    if name == step.name or name:match "^(.-)%." == step.name then fn(name, group[name]) end
+  end
+end
+
 -- The steps in the order in which they ran.
 local function steps_of(entry)
   local list = {}
@@ -177,11 +194,10 @@ function show.run(file)
   show_outputs(entry)
   show_errors(entry.log)
   for _, step in ipairs(steps_of(entry)) do
-    for _, name in ipairs(members(entry.metrics)) do
-      if name == step.name or name:match "^(.-)%." == step.name then
-        show_metrics(name, entry.metrics[name], entry.digests and entry.digests[name])
-      end
-    end
+    each_of_step(entry.metrics, step, function(name, series)
+      show_metrics(name, series, entry.digests and entry.digests[name])
+    end)
+    each_of_step(entry.evaluations, step, show_scores)
   end
 end
 

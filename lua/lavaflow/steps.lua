@@ -80,12 +80,12 @@ function steps.params(defaults)
   return options.strict(values, "lf.params")
 end
 
-local step_rules = {
+local step_rules = options.declare("lf.step", {
   input = { "table", expected = "a table of paths" },
   output = { "table", expected = "a table of paths" },
   params = { "table", expected = "a table of parameters" },
   run = { "function", required = true },
-}
+})
 local PATH = { "text", expected = "a path" }
 
 local function paths(where, field, given)
@@ -116,10 +116,16 @@ local function declare(workflow, name, given)
   return step
 end
 
+--- @class lavaflow.step_options
+--- @field input? table<string, string> what it reads, by name: paths, or "file.h5:/object"
+--- @field output? table<string, string> the files it writes, by name
+--- @field params? table for s.params
+--- @field run fun(s: lavaflow.session)
+
 --- Declares a step: `lf.step "train" { input = {…}, output = {…}, params = P, run = function(s) … end }`. It depends on
 --- the steps whose outputs are its inputs.
 --- @param name string letters, digits, _ and -
---- @return fun(given: { input: table?, output: table?, params: table?, run: fun(s: lavaflow.session) }): lavaflow.step
+--- @return fun(given: lavaflow.step_options): lavaflow.step
 function steps.step(name)
   local workflow = the_workflow "lf.step"
   options.value("lf.step", "name", { "name" }, name)

@@ -1,142 +1,163 @@
--- Data sets, and what is done with a model and a part of one: train, evaluate, predict. lf.train and s:train are the
--- same function here; they differ in the context: what a step binds in.
+-- lf.train and s:train: what they take, and what happens around the plugin's loop. distillation.lua adds teachers.
 local core = require "lavaflow.core"
+local context = require "lavaflow.context"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
-local layers = require "lavaflow.layers"
 local optimizers = require "lavaflow.optimizers"
 local progress = require "lavaflow.progress"
+local rules = require "lavaflow.rules"
 
 local training = {}
 
---- @class lavaflow.context: what the caller of a training binds in; every field may be absent
---- @field device string? instead of "auto"
---- @field name string? of the training in metrics and progress
---- @field record lavaflow.record? what is done is recorded there
---- @field reporter lavaflow.reporter? tells how it goes
+local COUNT = { "whole", min = 1 }
+local PATH = rules.PATH
 
-training.losses = { "cross_entropy", "mse" }
-local BATCH_MAX = 1 << 24
-
-local MODEL = { "model", required = true }
-local DEVICE = { "text", expected = 'a device, such as "auto", "vulkan:0" or "cpu"' }
-local DEVICES = { "table", expected = "an array of devices" }
-local WINDOW = { "number", above = 0 }
-local LOSS = { "choice", of = training.losses, default = "cross_entropy" }
-
-local train_rules = {
-  model = MODEL,
+--- @type table<string, table>
+training.rules = options.declare("lf.train", options.merge(rules.loss, rules.device, {
+  model = rules.MODEL,
   data = { "part", required = true },
   validation = { "part" },
-  loss = LOSS,
   optimizer = { "optimizer" },
-  batch = { "whole", min = 1, max = BATCH_MAX, default = 64 },
+  batch = { "whole", min = 1, max = rules.BATCH_MAX, default = 64 },
+  accumulate = { "whole", min = 1, max = rules.BATCH_MAX, default = 1 },
   epochs = { "whole", min = 1, max = 0x7fffffff, default = 10 },
-  max_steps = { "whole", min = 1 },
+  max_steps = COUNT,
   seed = { "whole", default = 0 },
   shuffle = { "boolean", default = true },
-  device = DEVICE, devices = DEVICES, window = WINDOW,
+  ema = { "number", above = 0, below = 1 },
+  patience = COUNT,
+  monitor = { "choice", of = { "loss", "accuracy", "val_loss", "val_accuracy" } },
+  min_delta = { "number", min = 0 },
+  restore_best = { "boolean" },
+  best = PATH,
+  checkpoint = PATH,
+  checkpoint_every = COUNT,
+  keep = COUNT,
+  resume = PATH,
+  replay = PATH,
   on_epoch = { "function" },
-  checkpoint = { "text", expected = "a path" },
-  resume = { "text", expected = "a path" },
-  digest_every = { "whole", min = 1 },
+  on_step = { "function" },
+  on_step_every = COUNT,
+  digest_every = COUNT,
   name = { "name" },
-  progress = { "boolean" },
-  record = { "text", expected = "a path" },
-}
-local distill_rules = {
-  student = MODEL, teacher = { "model" }, teachers = { "table", expected = "an array of models" },
-  temperature = { "number", above = 0, default = 4.0 },
-  alpha = { "number", min = 0, max = 1, default = 0.7 },
-}
-for name, rule in pairs(train_rules) do
-  if name ~= "model" then distill_rules[name] = rule end
-end
-local evaluate_rules = {
-  model = MODEL, data = train_rules.data, loss = LOSS,
-  batch = { "whole", min = 1, max = BATCH_MAX, default = 256 },
-  device = DEVICE, devices = DEVICES, window = WINDOW,
-}
-local predict_rules = {
-  model = MODEL, data = { "part" }, x = { "table", expected = "an array of rows" }, batch = evaluate_rules.batch,
-  device = DEVICE, devices = DEVICES, window = WINDOW,
-}
-local dataset_rules = {
-  file = { "text", required = true, expected = "a path" },
-  x = { "text", expected = "the path of an object" },
-  y = { "text", expected = "the path of an object" },
-  split = { "table", expected = "a table of fractions" },
-  normalize = { "choice", of = { "standard", "minmax" } },
-}
-local FRACTION = { "number", min = 0 }
-local split_rules = { train = FRACTION, valid = FRACTION, test = FRACTION, seed = { "whole", default = 0 } }
+  progress = { "boolean", default = false },
+  record = PATH,
+}))
 
---- @class lavaflow.part: rows of a data set
---- @field name string "train", "valid", "test"
---- @field rows integer
---- @field features integer values of a row
---- @field target string "classes", "values" or "none"
---- @field outputs integer values of a row's target; 1 for classes
---- @field classes integer largest label + 1, or the number of names; 0 unless classes
---- @field path string "datasets/mnist.h5:/train/x"
---- @field read fun(self, first: integer, count: integer): number[][], (integer|number[])[] rows count from 0
+--- @class lavaflow.loss_options
+--- @field loss? "cross_entropy"|"binary_cross_entropy"|"mse"|"mae"|"huber" "cross_entropy"
+--- @field label_smoothing? number cross_entropy: part of the target that is spread over all classes, 0
+--- @field delta? number huber: where the parabola ends, 1
+--- @field class_weights? number[] cross_entropy: weight of the rows of each class
 
---- @class lavaflow.dataset
---- @field train lavaflow.part?
---- @field valid lavaflow.part?
---- @field test lavaflow.part?
---- @field file string
---- @field close fun(self)
+--- @class lavaflow.device_options
+--- @field device? string "auto", "cpu", "vulkan:0", "vulkan:NAME-PART", a UUID; the step's or "auto"
+--- @field devices? string[] a list of one
+--- @field window? number MiB of rows that lie on the device at a time; larger data is streamed
 
---- Opens a data set file: /train/x, /train/y, the same under /valid and /test, or the objects that `x` and `y` name.
---- Raises when the file, an object or a label is not as it should be.
---- @param given string|{ file: string, x: string?, y: string?, split: table?, normalize: string? }
----   split: fractions { train =, valid =, test =, seed = } of the rows of x; normalize: "standard" or "minmax"
---- @return lavaflow.dataset
-function training.dataset(given)
-  if type(given) == "string" then given = { file = given } end
-  local spec = options.check("lf.dataset", dataset_rules, given)
-  if spec.split then
-    if not spec.x then options.fail "lf.dataset: split: expected x with it, the object whose rows are split" end
-    local split = options.check("lf.dataset: split", split_rules, spec.split)
-    spec.split_seed, split.seed = split.seed, nil
-    spec.split = split
+--- @class lavaflow.training_options: lavaflow.loss_options, lavaflow.device_options
+--- @field data lavaflow.part
+--- @field validation? lavaflow.part evaluated after every epoch
+--- @field optimizer? lavaflow.optimizer lf.adam {}
+--- @field batch? integer rows of a step, 64
+--- @field accumulate? integer batches whose gradients share one update, 1
+--- @field epochs? integer 10
+--- @field max_steps? integer ends the training sooner
+--- @field seed? integer of weights, order and dropout, 0
+--- @field shuffle? boolean another order of the rows in each epoch, true
+--- @field ema? number decay of the moving average of the weights, which validation uses and the model holds afterwards
+--- @field patience? integer epochs without a better value before the training ends
+--- @field monitor? "loss"|"accuracy"|"val_loss"|"val_accuracy" which value; "val_loss" with validation, else "loss"
+--- @field min_delta? number better means by more than this, 0
+--- @field restore_best? boolean the model ends with the weights of the best epoch; true with patience
+--- @field best? string model file, written at each better epoch
+--- @field checkpoint? string file written after every epoch and when stopped
+--- @field checkpoint_every? integer steps; written then too
+--- @field keep? integer so many of the last checkpoints stay beside it as STEM-STEP.h5
+--- @field resume? string checkpoint to go on from; the path of `checkpoint` may not exist yet
+--- @field replay? string checkpoint of the step before a loss that is not finite, with the rows of its batch
+--- @field on_epoch? fun(epoch: integer, logs: lavaflow.epoch_logs): boolean? false stops
+--- @field on_step? fun(step: integer, logs: { loss: number, lr: number, epoch: integer }): boolean? false stops
+--- @field on_step_every? integer every so many steps, 1
+--- @field digest_every? integer steps between digests of the weights in the run file
+--- @field name? string in metrics and progress, "train"
+--- @field progress? boolean prints how it goes; false outside a workflow
+--- @field record? string run file of this training; outside a workflow
+
+--- @class lavaflow.train_options: lavaflow.training_options
+--- @field model lavaflow.model
+
+--- @class lavaflow.epoch_logs
+--- @field loss number
+--- @field accuracy? number
+--- @field val_loss? number
+--- @field val_accuracy? number
+--- @field lr number
+--- @field step integer
+
+-- What the training watches, when something depends on it.
+local function check_monitor(where, t)
+  local watches = t.monitor or t.patience or t.restore_best or t.best
+  options.only_with(where, t, "min_delta", watches, "patience, restore_best, best or monitor", "none of them")
+  if not watches then return end
+  t.monitor = t.monitor or (t.validation and "val_loss" or "loss")
+  if t.monitor:find "^val_" and not t.validation then
+    options.fail("%s: monitor: expected validation with %q, got none", where, t.monitor)
   end
-  return options.call(core.dataset, spec)
-end
-
-local function choose_device(where, t, context)
-  if t.devices then
-    if t.device then options.fail("%s: devices: expected either device or devices, got both", where) end
-    if #t.devices ~= 1 then
-      options.fail("%s: devices: training on %d devices at once is not supported yet; give one", where, #t.devices)
-    end
-    t.device = options.value(where, "devices[1]", DEVICE, t.devices[1])
-    t.devices = nil
+  if t.monitor:find "accuracy$" and not rules.has_accuracy(t.loss) then
+    options.fail('%s: monitor: expected loss "cross_entropy" or "binary_cross_entropy" with %q, got %q', where,
+      t.monitor, t.loss)
   end
-  t.device = t.device or context.device or "auto"
+  t.min_delta = t.min_delta or 0.0
+  if t.restore_best == nil then t.restore_best = t.patience ~= nil end
 end
 
---- Passes on what the plugin had to say since the last call.
-function training.drain_log(context)
-  for _, line in ipairs(core.log_lines()) do
-    if context.record then context.record:log(line.level, line.text) end
-    local reporter = context.reporter or progress.silent
-    reporter:log(line.level, line.text)
+-- "c.h5" as "c" .. ending.
+local function beside(path, ending)
+  return path:gsub("%.h5$", "") .. ending
+end
+
+local function choose_replay(t, bound)
+  if t.replay then return t.replay end
+  if t.checkpoint then return beside(t.checkpoint, ".nan.h5") end
+  return bound.run_file and beside(bound.run_file, (".%s.nan.h5"):format(t.name))
+end
+
+--- Checks the options that every training has. `rules_of` are the function's, `model` names the one that is trained.
+--- @param where string the function's name in messages
+--- @param rules_of table<string, table>
+--- @param given table
+--- @param bound lavaflow.context
+--- @param model string
+--- @return table
+function training.check(where, rules_of, given, bound, model)
+  local t = options.check(where, rules_of, given)
+  context.choose_device(where, t, bound)
+  rules.check_loss(where, t, t[model])
+  check_monitor(where, t)
+  for _, name in ipairs { "checkpoint_every", "keep" } do
+    options.only_with(where, t, name, t.checkpoint, "checkpoint, a path,", "none")
   end
+  options.only_with(where, t, "on_step_every", t.on_step, "on_step, a function,", "none")
+  t.on_step_every = t.on_step and (t.on_step_every or 1)
+  t.model = t[model]
+  t.optimizer = t.optimizer or optimizers.adam()
+  t.name = bound.name or t.name or "train"
+  t.replay = choose_replay(t, bound)
+  return t
 end
 
 -- Binds the context's record and reporter to the training's events.
-local function bind_events(t, context)
+local function bind_events(t, bound)
   local told = t.on_epoch
-  local reporter = context.reporter or progress.silent
+  local reporter = bound.reporter or progress.silent
   local line = reporter:training(t.name, t.device)
   function t.on_start(device)
-    if context.record then context.record:device(device, t.device) end
+    if bound.record then bound.record:device(device, t.device) end
     line:started(device)
   end
   function t.on_progress(info)
-    training.drain_log(context)
+    context.drain_log(bound)
     line:progress(info)
   end
   function t.on_epoch(epoch, logs)
@@ -146,145 +167,65 @@ local function bind_events(t, context)
   return line
 end
 
-local function run(t, context)
-  t.name = context.name or t.name or "train"
-  t.run = context.record and context.record.run
-  local line <close> = bind_events(t, context)
+local function run(t, bound)
+  t.run = bound.record and bound.record.run
+  local line <close> = bind_events(t, bound)
   local history = options.call(core.train, t)
-  if context.record then context.record:trained(t.name, history, t.teachers or {}) end
-  training.drain_log(context)
-  line:finished(history)
+  if bound.record then bound.record:trained(t, history) end
+  context.drain_log(bound)
+  line:finished(history, t)
   return history
 end
 
 -- A training by itself that writes a run file.
-local function run_recorded(t, context)
+local function run_recorded(t, bound)
   local record = require("lavaflow.record").create()
   local path = t.record
   t.record = nil
   record:training(t)
-  local ok, result = pcall(run, t, setmetatable({ record = record }, { __index = context }))
+  local ok, result = pcall(run, t, setmetatable({ record = record }, { __index = bound }))
   local saved, failure = pcall(record.finish_training, record, path, ok, result)
   if not ok then error(result, 0) end
   if not saved then error(failure, 0) end
   return result
 end
 
-local function check_training(where, rules, given, context)
-  local t = options.check(where, rules, given)
-  choose_device(where, t, context)
-  t.optimizer = t.optimizer or optimizers.adam()
-  return t
-end
-
--- Finds out before the training, not after it, whether its files can be written, and that they replace no data.
-local function check_files(where, t)
+--- Runs a checked training.
+--- @param where string
+--- @param t table
+--- @param bound lavaflow.context
+--- @return lavaflow.history
+function training.start(where, t, bound)
+  if t.record and bound.record then
+    options.fail("%s: record: expected none, since the run file of the workflow holds this training; got %s", where,
+      options.show(t.record))
+  end
   -- So that one script starts a training and goes on with it: at first there is nothing to resume.
   if t.resume and t.resume == t.checkpoint and not files.is_file(t.resume) then t.resume = nil end
-  for _, name in ipairs { "checkpoint", "record" } do
-    if t[name] then
-      for _, part in ipairs { "data", "validation" } do
-        local file = t[part] and files.split_object(t[part].path)
-        if file and files.same(file, t[name]) then
-          options.fail("%s: %s: %s would replace the file of %s", where, name, t[name], part)
-        end
-      end
-      local ok, message = files.prepare_output(t[name], false)
-      if not ok then options.fail("%s: %s: %s", where, name, message) end
-    end
-  end
-end
-
-local function start(where, t, context)
-  if t.record and context.record then
-    options.fail("%s: record: expected none, since the run file of the workflow holds this training", where)
-  end
-  check_files(where, t)
-  if t.progress and not context.reporter then
-    context = setmetatable({ reporter = progress.create {} }, { __index = context })
+  context.check_outputs(where, t, bound, {
+    { "checkpoint", t.checkpoint }, { "best", t.best }, { "replay", t.replay }, { "record", t.record },
+    { "cache", t.cache_file },
+  })
+  if t.progress and not bound.reporter then
+    bound = setmetatable({ reporter = progress.create {} }, { __index = bound })
   end
   t.progress = nil
-  return (t.record and run_recorded or run)(t, context)
+  return (t.record and run_recorded or run)(t, bound)
 end
 
 --- Trains a model on a part of a data set; the model holds the new weights afterwards.
 --- @param where string the function's name in messages
---- @param given table
---- @param context lavaflow.context
+--- @param given lavaflow.train_options
+--- @param bound lavaflow.context
 --- @return lavaflow.history
-function training.train(where, given, context)
-  return start(where, check_training(where, train_rules, given, context), context)
-end
-
-local function check_distillation(where, given, context)
-  local t = check_training(where, distill_rules, given, context)
-  if (t.teacher == nil) == (t.teachers == nil) then
-    options.fail("%s: teacher: expected either teacher, a model, or teachers, an array of them; got %s", where,
-      t.teacher and "both" or "neither")
-  end
-  t.teachers = t.teachers or { t.teacher }
-  for i, teacher in ipairs(t.teachers) do options.value(where, ("teachers[%d]"):format(i), MODEL, teacher) end
-  if #t.teachers == 0 then options.fail("%s: teachers: expected at least one model, got none", where) end
-  t.model = t.student
-  return t
-end
-
---- Trains a student on the labels and on what teachers say of the same rows.
---- @param where string
---- @param given table
---- @param context lavaflow.context
---- @return lavaflow.history
-function training.distill(where, given, context)
-  return start(where, check_distillation(where, given, context), context)
+function training.train(where, given, bound)
+  return training.start(where, training.check(where, training.rules, given, bound, "model"), bound)
 end
 
 --- The step programs of training.train, in words.
 --- @return string
-function training.explain_train(where, given, context)
-  return options.call(core.explain, check_training(where, train_rules, given, context))
-end
-
---- The step programs of training.distill, in words.
---- @return string
-function training.explain_distill(where, given, context)
-  return options.call(core.explain, check_distillation(where, given, context))
-end
-
---- Loss and accuracy of a model on a part, whose weights stay.
---- @return { loss: number, accuracy: number?, rows: integer, seconds: number, device: string }
-function training.evaluate(where, given, context)
-  local t = options.check(where, evaluate_rules, given)
-  choose_device(where, t, context)
-  local scores = options.call(core.evaluate, t)
-  training.drain_log(context)
-  if context.record then context.record:device_by_id(scores.device, t.device) end
-  return scores
-end
-
---- The model's outputs (logits) for each row of a part or of an array of rows.
---- @return number[][] (rows, outputs)
-function training.predict(where, given, context)
-  local t = options.check(where, predict_rules, given)
-  if (t.data == nil) == (t.x == nil) then
-    options.fail("%s: expected either data, a part of a data set, or x, an array of rows; got %s", where,
-      t.data and "both" or "neither")
-  end
-  choose_device(where, t, context)
-  local outputs = options.call(core.predict, t)
-  training.drain_log(context)
-  return outputs
-end
-
---- model:predict(rows or part, { batch =, device = }?)
-function layers.methods.predict(model, rows, given)
-  local t = { model = model }
-  for name, value in pairs(options.check("model:predict", {
-    batch = predict_rules.batch, device = DEVICE, devices = DEVICES, window = WINDOW,
-  }, given)) do
-    t[name] = value
-  end
-  t[options.kind(rows) == "table" and "x" or "data"] = rows
-  return training.predict("model:predict", t, {})
+function training.explain(where, given, bound)
+  return options.call(core.explain, training.check(where, training.rules, given, bound, "model"))
 end
 
 return training

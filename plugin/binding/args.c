@@ -13,28 +13,48 @@ int lf_raise(lua_State *L, const lf_error *err)
 void lf_check_unused(lua_State *L, const lf_handle *handle, const char *what)
 {
     if (handle->uses)
-        luaL_error(L, "the %s is in use by a training: close it afterwards", what);
+        luaL_error(L, "the %s is in use by a training: wait for its end", what);
+}
+
+// The value on top of the stack, if it is a handle.
+static void use_handle(lua_State *L, int count)
+{
+    lf_handle *handle = NULL;
+    if (luaL_testudata(L, -1, LF_PART_TYPE))
+        handle = lf_part_handle(L, lua_gettop(L));
+    else if (luaL_testudata(L, -1, LF_MODEL_TYPE) || luaL_testudata(L, -1, LF_RUN_TYPE))
+        handle = lua_touserdata(L, -1);
+    if (handle)
+        handle->uses += (unsigned)count;
 }
 
 void lf_use_options(lua_State *L, int index, int count)
 {
     static const char *const names[] = { "model", "data", "validation", "run" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        lf_handle *handle = NULL;
         lua_getfield(L, index, names[i]);
-        if (luaL_testudata(L, -1, LF_PART_TYPE))
-            handle = lf_part_handle(L, lua_gettop(L));
-        else if (luaL_testudata(L, -1, LF_MODEL_TYPE) || luaL_testudata(L, -1, LF_RUN_TYPE))
-            handle = lua_touserdata(L, -1);
-        if (handle)
-            handle->uses += (unsigned)count;
+        use_handle(L, count);
         lua_pop(L, 1);
     }
+    if (lua_getfield(L, index, "teachers") == LUA_TTABLE)
+        for (lua_Integer i = (lua_Integer)lua_rawlen(L, -1); i > 0; i--) {
+            lua_rawgeti(L, -1, i);
+            use_handle(L, count);
+            lua_pop(L, 1);
+        }
+    lua_pop(L, 1);
 }
 
 static int wrong_type(lua_State *L, const char *name, const char *expected)
 {
     return luaL_error(L, "%s: expected %s, got %s", name, expected, luaL_typename(L, -1));
+}
+
+bool lf_has_field(lua_State *L, int index, const char *name)
+{
+    bool has = lua_getfield(L, index, name) != LUA_TNIL;
+    lua_pop(L, 1);
+    return has;
 }
 
 lua_Integer lf_field_integer(lua_State *L, int index, const char *name, lua_Integer otherwise, lua_Integer least,

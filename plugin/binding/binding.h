@@ -8,6 +8,8 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <signal.h>
+#include <stdbool.h>
 
 #include "core/error.h"
 #include "device/device.h"
@@ -26,7 +28,8 @@ typedef struct lf_handle {
 } lf_handle;
 // Raises if the handle is in use.
 void lf_check_unused(lua_State *L, const lf_handle *handle, const char *what);
-// Adds `count`, 1 or -1, to the uses of the handles that the options at `index` hold: model, data, validation, run.
+// Adds `count`, 1 or -1, to the uses of the handles that the options at `index` hold: model, data, validation, run,
+// teachers.
 void lf_use_options(lua_State *L, int index, int count);
 
 // Raises with the error's text.
@@ -38,6 +41,8 @@ lua_Integer lf_field_integer(lua_State *L, int index, const char *name, lua_Inte
 double lf_field_number(lua_State *L, int index, const char *name, double otherwise);
 bool lf_field_boolean(lua_State *L, int index, const char *name, bool otherwise);
 const char *lf_field_string(lua_State *L, int index, const char *name, const char *otherwise); // borrowed of the table
+
+bool lf_has_field(lua_State *L, int index, const char *name);
 
 // The same without a default: absent fields raise too. The defaults of what scripts give stand in Lua alone.
 lua_Integer lf_need_integer(lua_State *L, int index, const char *name, lua_Integer least, lua_Integer most);
@@ -63,11 +68,21 @@ bool lf_field_part(lua_State *L, int index, const char *name, lf_dataset **data,
 // Makes a metatable with methods as __index, and __gc, __close and close() that call `close`.
 void lf_new_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *meta, lua_CFunction close);
 
+// signals.c: while C works, SIGINT and SIGTERM set what lf_signals_catch points to, and the host's handlers are away.
+// NULL inside of another call that catches, which then is the one to stop. Each is followed by a release.
+volatile sig_atomic_t *lf_signals_catch(void);
+void lf_signals_release(void);
+// After the release: the work was interrupted; or it was done all the same, and the host is to hear of the signal.
+void lf_signals_interrupted(bool checkpointed);
+void lf_signals_deliver(void);
+
 // Each file's functions, added to the module's table on top of the stack.
 void lf_open_model(lua_State *L);
 void lf_open_dataset(lua_State *L);
 void lf_open_train(lua_State *L);
 void lf_open_evaluate(lua_State *L);
+void lf_open_predict(lua_State *L);
+void lf_open_signals(lua_State *L);
 void lf_open_run(lua_State *L);
 void lf_open_h5(lua_State *L);
 

@@ -74,6 +74,7 @@ static int dataset_new(lua_State *L)
     lf_dataset_spec spec = { .file = lf_field_string(L, 1, "file", NULL),
                              .x = lf_field_string(L, 1, "x", NULL),
                              .y = lf_field_string(L, 1, "y", NULL),
+                             .w = lf_field_string(L, 1, "w", NULL),
                              .normalize = lf_field_string(L, 1, "normalize", NULL) };
     if (!spec.file)
         return luaL_error(L, "file: expected a path, got nothing");
@@ -169,7 +170,8 @@ static int part_read(lua_State *L)
     size_t outputs = part->outputs;
     void *x = lua_newuserdatauv(L, (size_t)count * part->features * lf_dtype_size(part->stored) + 1, 0);
     void *y = lua_newuserdatauv(L, (size_t)count * outputs * 4 + 1, 0);
-    if (!lf_dataset_read_span(data, handle->id, (uint64_t)first, (size_t)count, x, targets ? y : NULL, &err))
+    if (!lf_dataset_read_span(data, handle->id, (uint64_t)first, (size_t)count,
+                              &(lf_rows_out){ x, targets ? y : NULL, NULL }, &err))
         return lf_raise(L, &err);
     lua_createtable(L, (int)count, 0);
     lua_createtable(L, (int)count, 0);
@@ -224,6 +226,10 @@ static int part_index(lua_State *L)
         lua_pushinteger(L, part->classes);
     else if (!strcmp(key, "path"))
         lua_pushstring(L, part->x_path);
+    else if (!strcmp(key, "w_path"))
+        lua_pushstring(L, part->w_path);
+    else if (!strcmp(key, "weighted"))
+        lua_pushboolean(L, part->w_path != NULL);
     else if (!strcmp(key, "y_path"))
         lua_pushstring(L, part->y_path);
     else

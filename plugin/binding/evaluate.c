@@ -1,137 +1,106 @@
-// core.evaluate, core.predict.
-#include <stdlib.h>
-#include <string.h>
+// core.evaluate.
+#include <math.h>
 
-#include "binding/binding.h"
-#include "train/train.h"
+#include "binding/train_options.h"
 
-static void read_params(lua_State *L, lf_evaluate_params *p)
+void lf_read_evaluate_params(lua_State *L, int options, lf_evaluate_params *p)
 {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    *p = (lf_evaluate_params){ .model = lf_field_model(L, 1) };
+    luaL_checktype(L, options, LUA_TTABLE);
+    *p = (lf_evaluate_params){ .model = lf_field_model(L, options) };
     if (!p->model->initialised)
         luaL_error(L, "model: it has no weights yet: train it, load it or call model:init(seed)");
-    p->batch = (uint32_t)lf_need_integer(L, 1, "batch", 1, 1 << 24);
-    p->device = lf_need_string(L, 1, "device");
-    p->window = (uint64_t)(lf_field_number(L, 1, "window", 0) * 0x1p20);
+    p->batch = (uint32_t)lf_need_integer(L, options, "batch", 1, 1 << 24);
+    p->device = lf_need_string(L, options, "device");
+    p->window = (uint64_t)(lf_field_number(L, options, "window", 0) * 0x1p20);
+}
+
+static void set_array(lua_State *L, const char *name, const double *values, uint32_t count)
+{
+    lua_createtable(L, (int)count, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        lua_pushnumber(L, values[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, name);
+}
+
+static void set_confusion(lua_State *L, const lf_evaluation *result)
+{
+    uint32_t n = result->classes;
+    lua_createtable(L, (int)n, 0);
+    for (uint32_t i = 0; i < n; i++) {
+        lua_createtable(L, (int)n, 0);
+        for (uint32_t j = 0; j < n; j++) {
+            lua_pushinteger(L, (lua_Integer)result->confusion[(size_t)i * n + j]);
+            lua_rawseti(L, -2, (lua_Integer)j + 1);
+        }
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "confusion");
+}
+
+// Protected, since running out of memory here must not lose the result: pushes the table of scores.
+static int push_scores(lua_State *L)
+{
+    const lf_evaluation *result = lua_touserdata(L, 1);
+    lua_createtable(L, 0, 16);
+    lf_set_number(L, "loss", result->loss);
+    lf_set_number(L, "accuracy", result->accuracy);
+    lf_set_integer(L, "rows", result->rows);
+    lf_set_number(L, "seconds", result->seconds);
+    lf_set_string(L, "device", result->device.id);
+    if (result->confusion) {
+        lf_set_integer(L, "top_k", result->top_k);
+        lf_set_number(L, "top_k_accuracy", result->top_k_accuracy);
+        lf_set_number(L, "macro_f1", result->macro_f1);
+        set_confusion(L, result);
+        set_array(L, "precision", result->precision, result->classes);
+        set_array(L, "recall", result->recall, result->classes);
+        set_array(L, "f1", result->f1, result->classes);
+    } else if (isnan(result->accuracy)) {
+        lf_set_number(L, "mse", result->mse);
+        lf_set_number(L, "rmse", sqrt(result->mse));
+        lf_set_number(L, "mae", result->mae);
+        lf_set_number(L, "r2", result->r2);
+    }
+    return 1;
 }
 
 static int evaluate(lua_State *L)
 {
     lf_evaluate_params params;
-    read_params(L, &params);
+    lua_settop(L, 1);
+    lf_read_evaluate_params(L, 1, &params);
     if (!lf_field_part(L, 1, "data", &params.data, &params.part))
         return luaL_error(L, "data: expected a part of a data set, got nothing");
-    const char *loss = lf_need_string(L, 1, "loss");
-    if (!lf_loss_find(loss, &params.loss))
-        return luaL_error(L, "loss: unknown \"%s\"", loss);
+    params.top_k = (uint32_t)lf_field_integer(L, 1, "top_k", 1, 1, INT32_MAX);
+    lf_loss_fields loss = lf_read_loss(L, 1);
+    params.loss = loss.loss;
+    params.loss_options = loss.options;
+    params.class_weights = loss.class_weights;
+    params.class_weight_count = loss.class_weight_count;
+    luaL_checkstack(L, 8, "evaluate");
     lf_evaluation result;
     lf_error err;
-    if (!lf_evaluate(&params, &result, &err))
+    params.stop = lf_signals_catch();
+    bool ok = lf_evaluate(&params, &result, &err);
+    lf_signals_release();
+    if (!ok && err.code == LF_EINTERRUPTED)
+        lf_signals_interrupted(false);
+    if (!ok) {
+        lf_evaluation_finish(&result);
         return lf_raise(L, &err);
-    lua_createtable(L, 0, 5);
-    lf_set_number(L, "loss", result.loss);
-    lf_set_number(L, "accuracy", result.accuracy);
-    lf_set_integer(L, "rows", result.rows);
-    lf_set_number(L, "seconds", result.seconds);
-    lf_set_string(L, "device", result.device.id);
-    return 1;
-}
-
-typedef struct prediction {
-    lua_State *L; // the table of rows is on top of its stack
-    uint32_t outputs;
-} prediction;
-
-typedef struct piece {
-    uint64_t first;
-    uint32_t count, outputs;
-    const float *values;
-} piece;
-
-// Protected: adds rows to the table at 1.
-static int append_rows(lua_State *L)
-{
-    const piece *p = lua_touserdata(L, 2);
-    for (uint32_t i = 0; i < p->count; i++) {
-        lua_createtable(L, (int)p->outputs, 0);
-        for (uint32_t j = 0; j < p->outputs; j++) {
-            lua_pushnumber(L, (lua_Number)p->values[(size_t)i * p->outputs + j]);
-            lua_rawseti(L, -2, (lua_Integer)j + 1);
-        }
-        lua_rawseti(L, 1, (lua_Integer)(p->first + i) + 1);
     }
-    return 0;
-}
-
-static bool on_rows(void *user, uint64_t first, uint32_t count, const float *outputs, lf_error *err)
-{
-    prediction *p = user;
-    piece given = { first, count, p->outputs, outputs };
-    lua_pushcfunction(p->L, append_rows);
-    lua_pushvalue(p->L, -2);
-    lua_pushlightuserdata(p->L, &given);
-    if (lua_pcall(p->L, 2, 0, 0) == LUA_OK)
-        return true;
-    lf_error_set(err, LF_ENOMEM, "predict: %s", lua_tostring(p->L, -1));
-    lua_pop(p->L, 1);
-    return false;
-}
-
-// The field x, an array of rows, as numbers in memory that Lua owns; pushes one value.
-static float *read_rows(lua_State *L, uint32_t features, size_t *rows)
-{
-    if (lua_getfield(L, 1, "x") != LUA_TTABLE)
-        luaL_error(L, "x: expected an array of rows, got %s", luaL_typename(L, -1));
-    int table = lua_gettop(L);
-    *rows = (size_t)lua_rawlen(L, table); // raw: no function of the script's may run while C holds the model
-    float *x = lua_newuserdatauv(L, *rows * features * sizeof *x + 1, 0);
-    for (size_t i = 0; i < *rows; i++) {
-        if (lua_rawgeti(L, table, (lua_Integer)i + 1) != LUA_TTABLE)
-            luaL_error(L, "x: row %d: expected an array of numbers, got %s", (int)i + 1, luaL_typename(L, -1));
-        if (lua_rawlen(L, -1) != features)
-            luaL_error(L, "x: row %d has %d numbers, but the model expects %d", (int)i + 1, (int)lua_rawlen(L, -1),
-                       (int)features);
-        for (uint32_t j = 0; j < features; j++) {
-            if (lua_rawgeti(L, -1, (lua_Integer)j + 1) != LUA_TNUMBER)
-                luaL_error(L, "x: row %d: number %d is a %s", (int)i + 1, (int)j + 1, luaL_typename(L, -1));
-            x[i * features + j] = (float)lua_tonumber(L, -1);
-            lua_pop(L, 1);
-        }
-        lua_pop(L, 1);
-    }
-    lua_remove(L, table);
-    return x;
-}
-
-static int predict(lua_State *L)
-{
-    lf_evaluate_params params;
-    lua_settop(L, 1);
-    read_params(L, &params);
-    bool from_file = lf_field_part(L, 1, "data", &params.data, &params.part);
-    lf_error err;
-    if (!from_file) {
-        size_t rows;
-        const float *x = read_rows(L, params.model->inputs, &rows);
-        params.part = LF_PART_TEST;
-        params.data = lf_dataset_from_rows("x", x, rows, params.model->inputs, &err);
-        if (!params.data)
-            return lf_raise(L, &err);
-    }
-    prediction p = { L, params.model->outputs };
-    bool room = lua_checkstack(L, 8);
-    lua_newtable(L);
-    if (!room)
-        lf_error_set(&err, LF_ENOMEM, "predict: the Lua stack is full");
-    bool ok = room && lf_predict(&params, on_rows, &p, &err);
-    if (!from_file)
-        lf_dataset_close(params.data);
-    return ok ? 1 : lf_raise(L, &err);
+    lua_pushcfunction(L, push_scores);
+    lua_pushlightuserdata(L, &result);
+    int status = lua_pcall(L, 1, 1, 0);
+    lf_evaluation_finish(&result);
+    lf_signals_deliver();
+    return status == LUA_OK ? 1 : lua_error(L);
 }
 
 void lf_open_evaluate(lua_State *L)
 {
-    static const luaL_Reg functions[] = { { "evaluate", evaluate }, { "predict", predict }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "evaluate", evaluate }, { NULL, NULL } };
     luaL_setfuncs(L, functions, 0);
 }

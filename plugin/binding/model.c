@@ -55,6 +55,7 @@ static lf_layer read_layer(lua_State *L, lua_Integer number)
     layer.inputs = (uint32_t)lf_field_integer(L, table, "inputs", 0, 0, INT32_MAX);
     layer.outputs = (uint32_t)lf_field_integer(L, table, "outputs", layer.inputs, 0, INT32_MAX);
     layer.span = (uint32_t)lf_field_integer(L, table, "span", 0, 0, INT32_MAX);
+    layer.init_scale = (float)lf_field_number(L, table, "init_scale", 0);
     layer.rate = (float)lf_field_number(L, table, "rate", 0);
     layer.eps = (float)lf_field_number(L, table, "eps", 0);
     layer.momentum = (float)lf_field_number(L, table, "momentum", 0);
@@ -190,7 +191,9 @@ static int model_layers(lua_State *L)
 
 static int model_init(lua_State *L)
 {
-    lf_model_init(lf_check_model(L, 1), (uint64_t)luaL_checkinteger(L, 2));
+    lf_model *model = lf_check_model(L, 1);
+    lf_check_unused(L, lua_touserdata(L, 1), "model");
+    lf_model_init(model, (uint64_t)luaL_checkinteger(L, 2));
     return 0;
 }
 
@@ -207,6 +210,14 @@ static int model_digest(lua_State *L)
     if (!lf_model_digest(lf_check_model(L, 1), hex, &err))
         return lf_raise(L, &err);
     lua_pushstring(L, hex);
+    return 1;
+}
+
+// model:run() → UUID of the run that trained it, or nil.
+static int model_run(lua_State *L)
+{
+    const lf_model *model = lf_check_model(L, 1);
+    lua_pushstring(L, model->run[0] ? model->run : NULL);
     return 1;
 }
 
@@ -264,6 +275,7 @@ static int model_weights(lua_State *L)
 static int model_set_weights(lua_State *L)
 {
     lf_model *model = lf_check_model(L, 1);
+    lf_check_unused(L, lua_touserdata(L, 1), "model");
     const lf_param *tensor = check_tensor(L, model);
     luaL_checktype(L, 3, LUA_TTABLE);
     size_t size = lf_param_size(tensor), given = (size_t)lua_rawlen(L, 3);
@@ -279,6 +291,7 @@ static int model_set_weights(lua_State *L)
         lf_param_values(model, tensor)[i] = (float)lua_tonumber(L, -1);
         lua_pop(L, 1);
     }
+    model->run[0] = 0; // no longer what a run made of it
     model->initialised = true;
     return 0;
 }
@@ -337,6 +350,7 @@ void lf_open_model(lua_State *L)
         { "init", model_init },
         { "initialised", model_initialised },
         { "digest", model_digest },
+        { "run", model_run },
         { "save", model_save },
         { "param_count", model_param_count },
         { "tensors", model_tensors },

@@ -125,6 +125,8 @@ int luaopen_lavaflow_core(lua_State *L)
     lf_open_dataset(L);
     lf_open_train(L);
     lf_open_evaluate(L);
+    lf_open_predict(L);
+    lf_open_signals(L);
     lf_open_run(L);
     lf_open_h5(L);
 

@@ -52,6 +52,41 @@ static int run_set(lua_State *L)
     return ok ? 0 : lf_raise(L, &err);
 }
 
+// run:set_array(path, shape, values, "f64" or "i64"): values are flat, row-major.
+static int run_set_array(lua_State *L)
+{
+    lf_run *run = lf_check_run(L, 1);
+    const char *path = luaL_checkstring(L, 2), *type = luaL_checkstring(L, 5);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    enum { RANK_MAX = 4 };
+    uint64_t shape[RANK_MAX];
+    lua_Integer rank = luaL_len(L, 3), count = luaL_len(L, 4), all = 1;
+    luaL_argcheck(L, rank >= 1 && rank <= RANK_MAX, 3, "expected 1 to 4 lengths");
+    for (lua_Integer i = 0; i < rank; i++) {
+        lua_geti(L, 3, i + 1);
+        shape[i] = (uint64_t)luaL_checkinteger(L, -1);
+        all *= (lua_Integer)shape[i];
+        lua_pop(L, 1);
+    }
+    luaL_argcheck(L, all == count, 4, "expected as many values as the shape has places");
+    bool whole = !strcmp(type, "i64");
+    int64_t *integers = lua_newuserdatauv(L, (size_t)count * sizeof *integers + 1, 0);
+    double *numbers = lua_newuserdatauv(L, (size_t)count * sizeof *numbers + 1, 0);
+    for (lua_Integer i = 0; i < count; i++) {
+        lua_geti(L, 4, i + 1);
+        if (whole)
+            integers[i] = luaL_checkinteger(L, -1);
+        else
+            numbers[i] = luaL_checknumber(L, -1);
+        lua_pop(L, 1);
+    }
+    lf_error err;
+    bool ok = whole ? lf_run_set_i64s(run, path, (size_t)rank, shape, integers, &err)
+                    : lf_run_set_f64s(run, path, (size_t)rank, shape, numbers, &err);
+    return ok ? 0 : lf_raise(L, &err);
+}
+
 static int run_group(lua_State *L)
 {
     lf_error err;
@@ -145,7 +180,8 @@ void lf_open_run(lua_State *L)
     static const luaL_Reg methods[] = {
         { "set", run_set },     { "group", run_group },   { "log", run_log },
         { "model", run_model }, { "series", run_series }, { "digest", run_digest },
-        { "time", run_time },   { "save", run_save },     { NULL, NULL },
+        { "time", run_time },   { "save", run_save },     { "set_array", run_set_array },
+        { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__tostring", run_tostring }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "run", run_new }, { NULL, NULL } };

@@ -1,5 +1,5 @@
-// Operations that sweep over elements: gathers, activations that stand alone, dropout, sums, optimizers. And the table
-// of all kernels.
+// Operations that sweep over elements: gathers, activations that stand alone, dropout, sums. And the table of all
+// kernels.
 #include <string.h>
 
 #include "core/random.h"
@@ -178,53 +178,6 @@ void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t bloc
     }
 }
 
-// g += decay · w;  m = momentum · m + g;  w -= lr · (nesterov: g + momentum · m; else m; without momentum g)
-void CPU_NAME(sgd)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    const lf_op *op = &call->op;
-    cpu_tile tile = cpu_tile_of(call, block);
-    const real *restrict g = (const real *)call->at[LF_UPDATE_GRADS] + tile.col;
-    real *restrict w = (real *)call->at[LF_UPDATE_PARAMS] + tile.col;
-    real *restrict m = call->at[LF_UPDATE_M];
-    real lr = step->row->lr, decay = op->weight_decay, momentum = op->momentum;
-    if (!m) {
-        for (uint32_t j = 0; j < tile.cols; j++)
-            w[j] -= lr * (g[j] + decay * w[j]);
-        return;
-    }
-    m += tile.col;
-    for (uint32_t j = 0; j < tile.cols; j++) {
-        real gradient = g[j] + decay * w[j];
-        real velocity = momentum * m[j] + gradient;
-        m[j] = velocity;
-        w[j] -= lr * (op->nesterov ? gradient + momentum * velocity : velocity);
-    }
-}
-
-// m = β1 m + (1 - β1) g;  v = β2 v + (1 - β2) g²;  w -= lr / (1 - β1ᵗ) · m / (√v / √(1 - β2ᵗ) + ε)
-// The decay goes into g (adam) or straight to w (adamw), before the update.
-void CPU_NAME(adam)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    const lf_op *op = &call->op;
-    cpu_tile tile = cpu_tile_of(call, block);
-    const real *restrict g = (const real *)call->at[LF_UPDATE_GRADS] + tile.col;
-    real *restrict w = (real *)call->at[LF_UPDATE_PARAMS] + tile.col;
-    real *restrict m = (real *)call->at[LF_UPDATE_M] + tile.col;
-    real *restrict v = (real *)call->at[LF_UPDATE_V] + tile.col;
-    real beta1 = op->beta1, beta2 = op->beta2, rest1 = 1 - beta1, rest2 = 1 - beta2, eps = op->eps;
-    real step_size = step->row->step_size, correct2 = step->row->inv_sqrt_correct2;
-    real into_gradient = op->decoupled ? 0 : op->weight_decay;
-    real keep = op->decoupled ? 1 - (real)step->row->lr * (real)op->weight_decay : 1;
-    for (uint32_t j = 0; j < tile.cols; j++) {
-        real gradient = g[j] + into_gradient * w[j];
-        real first = beta1 * m[j] + rest1 * gradient;
-        real second = beta2 * v[j] + rest2 * (gradient * gradient);
-        m[j] = first;
-        v[j] = second;
-        w[j] = w[j] * keep - step_size * (first / (R(sqrt)(second) * correct2 + eps));
-    }
-}
-
 const cpu_kernels CPU_NAME(kernels) = {
     .variant = CPU_TEXT(LF_VARIANT),
     .run = {
@@ -232,12 +185,15 @@ const cpu_kernels CPU_NAME(kernels) = {
         [LF_OP_LINEAR] = CPU_NAME(linear),
         [LF_OP_ACTIVATION] = CPU_NAME(activation),
         [LF_OP_CROSS_ENTROPY] = CPU_NAME(cross_entropy),
-        [LF_OP_MSE] = CPU_NAME(mse),
+        [LF_OP_VALUE_LOSS] = CPU_NAME(value_loss),
         [LF_OP_ACTIVATION_DX] = CPU_NAME(activation_dx),
         [LF_OP_LINEAR_DX] = CPU_NAME(linear_dx),
         [LF_OP_LINEAR_DW] = CPU_NAME(linear_dw),
         [LF_OP_SGD] = CPU_NAME(sgd),
         [LF_OP_ADAM] = CPU_NAME(adam),
+        [LF_OP_RMSPROP] = CPU_NAME(rmsprop),
+        [LF_OP_LION] = CPU_NAME(lion),
+        [LF_OP_LAMB] = CPU_NAME(lamb),
         [LF_OP_DROPOUT] = CPU_NAME(dropout),
         [LF_OP_ADD] = CPU_NAME(add),
         [LF_OP_LAYER_NORM] = CPU_NAME(layer_norm),
@@ -248,5 +204,11 @@ const cpu_kernels CPU_NAME(kernels) = {
         [LF_OP_NORM_DW] = CPU_NAME(norm_dw),
         [LF_OP_GATHER_ROWS] = CPU_NAME(gather_rows),
         [LF_OP_DISTILL] = CPU_NAME(distill),
+        [LF_OP_SOFTEN] = CPU_NAME(soften),
+        [LF_OP_ACCUMULATE] = CPU_NAME(accumulate),
+        [LF_OP_SUM_SQUARES] = CPU_NAME(sum_squares),
+        [LF_OP_CLIP] = CPU_NAME(clip),
+        [LF_OP_TRUST] = CPU_NAME(trust),
+        [LF_OP_AVERAGE] = CPU_NAME(average),
     },
 };

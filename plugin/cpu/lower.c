@@ -82,6 +82,8 @@ static void tile_columns(cpu_call *call, uint32_t rows)
 
 static void tile(cpu_call *call)
 {
+    enum { SWEEP = 16384 };
+    _Static_assert(SWEEP % LF_SQUARES_CHUNK == 0, "a block of sum_squares owns whole partial sums");
     const lf_op *op = &call->op;
     call->rows = op->rows;
     call->cols = op->outputs;
@@ -97,8 +99,9 @@ static void tile(cpu_call *call)
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
     case LF_OP_CROSS_ENTROPY:
-    case LF_OP_MSE:
+    case LF_OP_VALUE_LOSS:
     case LF_OP_DISTILL:
+    case LF_OP_SOFTEN:
     case LF_OP_DROPOUT:
     case LF_OP_LAYER_NORM:
     case LF_OP_LAYER_NORM_DX:
@@ -120,8 +123,19 @@ static void tile(cpu_call *call)
         break;
     case LF_OP_SGD:
     case LF_OP_ADAM:
+    case LF_OP_RMSPROP:
+    case LF_OP_LION:
+    case LF_OP_LAMB:
+    case LF_OP_ACCUMULATE:
+    case LF_OP_SUM_SQUARES:
+    case LF_OP_AVERAGE:
         call->tile_rows = 1;
-        call->tile_cols = call->cols < 16384 ? call->cols : 16384;
+        call->tile_cols = call->cols < SWEEP ? call->cols : SWEEP;
+        break;
+    case LF_OP_CLIP:
+    case LF_OP_TRUST:
+        call->tile_rows = 1;
+        call->tile_cols = call->cols;
         break;
     case LF_OP_COUNT:
         break;

@@ -1,6 +1,7 @@
 #include "cpu/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -9,9 +10,11 @@
 
 #include "cpu/denormal.h"
 
-// A step is a row of short jobs, microseconds apart, so a thread that is out of work first spins, for some 50 µs; the
-// caller gives up as soon, in case another process has taken the core of the last worker.
-#define SPINS 4000
+// A step is a row of short jobs, microseconds apart, so a thread that is out of work first spins, for some 50 µs. Then
+// it offers its core to others for some milliseconds before it sleeps: who is woken may be put on the core of the one
+// who wakes it, and waits there while that one spins.
+#define SPINS  4000
+#define YIELDS 4000
 
 // A thread's own share of a job's blocks: the end of it in the upper half, the next one that nobody has claimed in the
 // lower. One word, so that a claim is one addition and never mixes two jobs.
@@ -88,6 +91,21 @@ static bool idle(cpu_pool *pool, uint32_t seen)
     return atomic_load(&pool->jobs) == seen && !atomic_load(&pool->stop);
 }
 
+static bool unfinished(cpu_pool *pool, uint32_t seen)
+{
+    (void)seen;
+    return atomic_load(&pool->left) != 0;
+}
+
+// Stays awake as long as it may pay, while `waits` says so.
+static void stay_awake(bool (*waits)(cpu_pool *, uint32_t), cpu_pool *pool, uint32_t seen)
+{
+    for (unsigned i = 0; i < SPINS && waits(pool, seen); i++)
+        pause_briefly();
+    for (unsigned i = 0; i < YIELDS && waits(pool, seen); i++)
+        sched_yield();
+}
+
 static void *work(void *argument)
 {
     const cpu_worker *self = argument;
@@ -95,8 +113,7 @@ static void *work(void *argument)
     uint32_t seen = 0;
     cpu_denormals_flush();
     while (!atomic_load(&pool->stop)) {
-        for (unsigned i = 0; i < SPINS && idle(pool, seen); i++)
-            pause_briefly();
+        stay_awake(idle, pool, seen);
         if (idle(pool, seen)) {
             pthread_mutex_lock(&pool->lock);
             // Before the last look at `jobs`; who publishes one looks at both in the other order.
@@ -142,9 +159,8 @@ void cpu_pool_run(cpu_pool *pool, cpu_pool_fn *fn, const void *context, uint32_t
     publish(pool, fn, context, blocks);
     run_blocks(pool, 0);
 
-    for (unsigned i = 0; i < SPINS && atomic_load(&pool->left); i++)
-        pause_briefly();
-    if (!atomic_load(&pool->left))
+    stay_awake(unfinished, pool, 0);
+    if (!unfinished(pool, 0))
         return;
     pthread_mutex_lock(&pool->lock);
     atomic_store(&pool->caller_sleeps, true);

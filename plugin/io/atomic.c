@@ -70,7 +70,7 @@ static int create_temporary(int folder, const char *target, char temporary[NAME_
             errno = ENAMETOOLONG;
             return -1;
         }
-        int fd = openat(folder, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        int fd = openat(folder, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd < 0 && errno != EEXIST)
             return -1;
         if (fd < 0) { // another thread's, or left by a dead process that had our id
@@ -101,76 +101,156 @@ static bool write_all(int fd, const char *bytes, size_t size)
     return true;
 }
 
-static bool replace_in(int folder, const char *target, const char *path, const void *bytes, size_t size, lf_error *err)
+struct lf_replacement {
+    char *path;   // as the caller named it, for messages
+    char *parent; // the folder's path
+    char target[NAME_MAX + 1], temporary[NAME_MAX + 1];
+    int folder, fd;
+    mode_t mode; // the old file's; 0: there is none
+};
+
+static void replacement_free(lf_replacement *file)
 {
-    char temporary[NAME_MAX + 1];
+    if (!file)
+        return;
+    if (file->fd >= 0)
+        close(file->fd);
+    if (file->folder >= 0)
+        close(file->folder);
+    free(file->parent);
+    free(file->path);
+    free(file);
+}
+
+void lf_replace_abandon(lf_replacement *file)
+{
+    if (file && file->fd >= 0)
+        unlinkat(file->folder, file->temporary, 0);
+    replacement_free(file);
+}
+
+// Splits a path, after links, into its folder and the name in it.
+static bool split_path(lf_replacement *file, lf_error *err)
+{
+    struct stat info;
+    char *real = lstat(file->path, &info) == 0 && S_ISLNK(info.st_mode) ? realpath(file->path, NULL) : NULL;
+    char *copy = real ? real : strdup(file->path);
+    if (!copy) {
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory", file->path);
+        return false;
+    }
+    char *slash = strrchr(copy, '/');
+    const char *target = slash ? slash + 1 : copy;
+    bool good = false;
+    if (!*target) {
+        lf_error_set(err, LF_EARG, "\"%s\": names no file to write", file->path);
+    } else if (strlen(target) > NAME_MAX) {
+        lf_error_set(err, LF_EIO, "%s: cannot create a file beside it: %s", file->path, strerror(ENAMETOOLONG));
+    } else {
+        strcpy(file->target, target);
+        if (slash)
+            *slash = 0;
+        file->parent = strdup(!slash ? "." : slash == copy ? "/" : copy);
+        good = file->parent;
+        if (!good)
+            lf_error_set(err, LF_ENOMEM, "%s: out of memory", file->path);
+    }
+    free(copy);
+    return good;
+}
+
+static bool temporary_make(lf_replacement *file, lf_error *err)
+{
     struct stat old;
-    bool exists = fstatat(folder, target, &old, 0) == 0;
+    bool exists = fstatat(file->folder, file->target, &old, 0) == 0;
     if (exists && !S_ISREG(old.st_mode)) {
-        lf_error_set(err, LF_EIO, "%s: cannot write: %s", path,
+        lf_error_set(err, LF_EIO, "%s: cannot write: %s", file->path,
                      S_ISDIR(old.st_mode) ? "is a folder" : "is not a plain file");
         return false;
     }
-    int fd = create_temporary(folder, target, temporary);
-    if (fd < 0) {
-        lf_error_set(err, LF_EIO, "%s: cannot create a file beside it: %s", path, strerror(errno));
+    file->fd = create_temporary(file->folder, file->target, file->temporary);
+    if (file->fd < 0) {
+        lf_error_set(err, LF_EIO, "%s: cannot create a file beside it: %s", file->path, strerror(errno));
         return false;
     }
-    if (exists && fchmod(fd, old.st_mode & 07777) != 0) {
-        lf_error_set(err, LF_EIO, "%s: cannot set permissions %o: %s", path, (unsigned)old.st_mode & 07777,
+    // While it is written its owner may write it, whatever the old file's mode.
+    file->mode = exists ? old.st_mode & 07777 : 0;
+    if (exists && fchmod(file->fd, file->mode | S_IRUSR | S_IWUSR) != 0) {
+        lf_error_set(err, LF_EIO, "%s: cannot set permissions %o: %s", file->path, (unsigned)file->mode,
                      strerror(errno));
-        goto error;
-    }
-    if (!write_all(fd, bytes, size) || fsync(fd) != 0) {
-        lf_error_set(err, LF_EIO, "%s: cannot write %zu bytes: %s", path, size, strerror(errno));
-        goto error;
-    }
-    if (renameat(folder, temporary, folder, target) != 0) {
-        lf_error_set(err, LF_EIO, "%s: cannot replace the file: %s", path, strerror(errno));
-        goto error;
-    }
-    close(fd); // after the rename, so that the lock covers the temporary file's whole life; fsync reported errors
-    // Some file systems cannot sync a folder and say so; that is no failure of the write.
-    if (fsync(folder) != 0 && errno != EINVAL && errno != ENOTSUP) {
-        lf_error_set(err, LF_EIO, "%s: is written, but its folder cannot be synced: %s", path, strerror(errno));
         return false;
     }
-    remove_stale_files(folder, target);
     return true;
+}
+
+lf_replacement *lf_replace_begin(const char *path, lf_error *err)
+{
+    lf_replacement *file = calloc(1, sizeof *file);
+    if (file)
+        file->folder = file->fd = -1;
+    if (!file || !(file->path = strdup(path))) {
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory", path);
+        goto error;
+    }
+    if (!split_path(file, err))
+        goto error;
+    file->folder = open(file->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file->folder < 0) {
+        lf_error_set(err, errno == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open the folder %s: %s", path,
+                     file->parent, strerror(errno));
+        goto error;
+    }
+    if (temporary_make(file, err))
+        return file;
 error:
-    unlinkat(folder, temporary, 0);
-    close(fd);
-    return false;
+    lf_replace_abandon(file);
+    return NULL;
+}
+
+int lf_replace_fd(const lf_replacement *file)
+{
+    return file->fd;
+}
+
+bool lf_replace_finish(lf_replacement *file, lf_error *err)
+{
+    bool renamed = false, good = false;
+    if (fsync(file->fd) != 0) {
+        lf_error_set(err, LF_EIO, "%s: cannot write: %s", file->path, strerror(errno));
+    } else if (file->mode && fchmod(file->fd, file->mode) != 0) {
+        lf_error_set(err, LF_EIO, "%s: cannot set permissions %o: %s", file->path, (unsigned)file->mode,
+                     strerror(errno));
+    } else if (renameat(file->folder, file->temporary, file->folder, file->target) != 0) {
+        lf_error_set(err, LF_EIO, "%s: cannot replace the file: %s", file->path, strerror(errno));
+    } else {
+        renamed = true;
+    }
+    if (!renamed) {
+        lf_replace_abandon(file);
+        return false;
+    }
+    close(file->fd); // after the rename, so that the lock covers the temporary file's whole life; fsync reported errors
+    file->fd = -1;
+    // Some file systems cannot sync a folder and say so; that is no failure of the write.
+    if (fsync(file->folder) != 0 && errno != EINVAL && errno != ENOTSUP) {
+        lf_error_set(err, LF_EIO, "%s: is written, but its folder cannot be synced: %s", file->path, strerror(errno));
+    } else {
+        remove_stale_files(file->folder, file->target);
+        good = true;
+    }
+    replacement_free(file);
+    return good;
 }
 
 bool lf_file_replace(const char *path, const void *bytes, size_t size, lf_error *err)
 {
-    struct stat info;
-    char *real = lstat(path, &info) == 0 && S_ISLNK(info.st_mode) ? realpath(path, NULL) : NULL;
-    char *copy = real ? real : strdup(path);
-    if (!copy) {
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory", path);
+    lf_replacement *file = lf_replace_begin(path, err);
+    if (!file)
+        return false;
+    if (!write_all(file->fd, bytes, size)) {
+        lf_error_set(err, LF_EIO, "%s: cannot write %zu bytes: %s", path, size, strerror(errno));
+        lf_replace_abandon(file);
         return false;
     }
-    bool good = false;
-    char *slash = strrchr(copy, '/');
-    const char *target = slash ? slash + 1 : copy;
-    const char *parent = !slash ? "." : slash == copy ? "/" : copy; // read after the slash is cut
-    if (!*target) {
-        lf_error_set(err, LF_EARG, "\"%s\": names no file to write", path);
-        goto done;
-    }
-    if (slash)
-        *slash = 0;
-    int folder = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) {
-        lf_error_set(err, errno == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open the folder %s: %s", path, parent,
-                     strerror(errno));
-        goto done;
-    }
-    good = replace_in(folder, target, path, bytes, size, err);
-    close(folder);
-done:
-    free(copy);
-    return good;
+    return lf_replace_finish(file, err);
 }

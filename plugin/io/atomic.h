@@ -13,4 +13,11 @@
 // successful write of the same path. The new file keeps the old one's permissions; a symbolic link stays one.
 bool lf_file_replace(const char *path, const void *bytes, size_t size, lf_error *err);
 
+// The same in steps, for a file that is written piece by piece.
+typedef struct lf_replacement lf_replacement;
+lf_replacement *lf_replace_begin(const char *path, lf_error *err); // NULL on failure
+int lf_replace_fd(const lf_replacement *file);                     // open for reading and writing; borrowed
+bool lf_replace_finish(lf_replacement *file, lf_error *err);       // fsync and rename; frees in any case
+void lf_replace_abandon(lf_replacement *file);                     // NULL is ignored
+
 #endif

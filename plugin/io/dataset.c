@@ -28,6 +28,10 @@ static bool spec_check(const lf_dataset_spec *spec, bool *split, lf_error *err)
         lf_error_set(err, LF_EARG, "%s: y names %s, but x names no object", spec->file, spec->y);
         return false;
     }
+    if (!spec->x && spec->w) {
+        lf_error_set(err, LF_EARG, "%s: w names %s, but x names no object", spec->file, spec->w);
+        return false;
+    }
     for (int id = 0; id < LF_PART_COUNT; id++) {
         if (!(spec->split[id] >= 0 && spec->split[id] <= 1)) {
             lf_error_set(err, LF_EARG, "%s: split: %s is %g; expects a fraction of 0 to 1", spec->file, part_names[id],
@@ -49,39 +53,57 @@ static bool spec_check(const lf_dataset_spec *spec, bool *split, lf_error *err)
     return true;
 }
 
-// Opens x and y at the given paths as sources `at`; y may be NULL.
-static bool open_pair(lf_dataset *data, int at, const char *x, const char *y, lf_error *err)
+// Opens an object that goes with x, row for row.
+static bool open_beside(lf_source *source, const lf_dataset *data, const lf_source *x, const char *path, lf_error *err)
 {
-    if (!lf_source_open(&data->x[at], data->h5, data->file, x, err))
+    if (!lf_source_open(source, data->h5, data->file, path, err))
         return false;
-    if (!y)
-        return true;
-    if (!lf_source_open(&data->y[at], data->h5, data->file, y, err))
-        return false;
-    if (data->y[at].rows != data->x[at].rows) {
-        lf_error_set(err, LF_EFORMAT, "%s: has %llu rows, but %s has %llu", data->y[at].where,
-                     (unsigned long long)data->y[at].rows, data->x[at].where, (unsigned long long)data->x[at].rows);
+    if (source->rows != x->rows) {
+        lf_error_set(err, LF_EFORMAT, "%s: has %llu rows, but %s has %llu", source->where,
+                     (unsigned long long)source->rows, x->where, (unsigned long long)x->rows);
         return false;
     }
     return true;
 }
 
+static bool open_weights(lf_source *w, const lf_dataset *data, const lf_source *x, const char *path, lf_error *err)
+{
+    if (!open_beside(w, data, x, path, err))
+        return false;
+    if (w->rank > 2 || w->columns != 1) {
+        lf_error_set(err, LF_EFORMAT, "%s: has rank %d and %lu values a row; expects weights as (rows) or (rows, 1)",
+                     w->where, w->rank, (unsigned long)w->columns);
+        return false;
+    }
+    lf_source_deliver(w, LF_F32);
+    return true;
+}
+
+// Opens x, y and w at the given paths as sources `at`; y and w may be NULL.
+static bool open_sources(lf_dataset *data, int at, const char *x, const char *y, const char *w, lf_error *err)
+{
+    return lf_source_open(&data->x[at], data->h5, data->file, x, err) &&
+           (!y || open_beside(&data->y[at], data, &data->x[at], y, err)) &&
+           (!w || open_weights(&data->w[at], data, &data->x[at], w, err));
+}
+
 static bool open_standard(lf_dataset *data, lf_error *err)
 {
-    char x[16], y[16];
+    char x[16], y[16], w[16];
     bool any = false;
     for (int id = 0; id < LF_PART_COUNT; id++) {
         snprintf(x, sizeof x, "/%s/x", part_names[id]);
         snprintf(y, sizeof y, "/%s/y", part_names[id]);
-        bool has_x = lf_h5_exists(data->h5, x), has_y = lf_h5_exists(data->h5, y);
+        snprintf(w, sizeof w, "/%s/w", part_names[id]);
+        bool has_x = lf_h5_exists(data->h5, x), has_y = lf_h5_exists(data->h5, y), has_w = lf_h5_exists(data->h5, w);
         any |= has_x;
-        if (!has_x && !has_y)
+        if (!has_x && !has_y && !has_w)
             continue;
-        if (!open_pair(data, id, x, has_y ? y : NULL, err))
+        if (!open_sources(data, id, x, has_y ? y : NULL, has_w ? w : NULL, err))
             return false;
     }
     // None of them: opening the first says what is there instead.
-    return any || open_pair(data, LF_PART_TRAIN, "/train/x", NULL, err);
+    return any || open_sources(data, LF_PART_TRAIN, "/train/x", NULL, NULL, err);
 }
 
 // The row counts of a split. Part k ends where the fractions up to k end, so that the last part takes what rounding
@@ -90,6 +112,7 @@ static bool cut_parts(lf_dataset *data, const lf_dataset_spec *spec, lf_error *e
 {
     uint64_t rows = data->x[0].rows, begin = 0;
     double sum = 0;
+    data->split_seed = spec->split_seed;
     data->order = lf_permutation_make(spec->split_seed, LF_STREAM_SPLIT, 0, rows);
     for (int id = 0; id < LF_PART_COUNT; id++) {
         sum += spec->split[id];
@@ -249,13 +272,14 @@ static bool fill_parts(lf_dataset *data, lf_error *err)
     for (int id = 0; id < LF_PART_COUNT; id++) {
         lf_part *part = &data->parts[id];
         int at = lf_dataset_sources(data, (lf_part_id)id);
-        const lf_source *x = &data->x[at], *y = &data->y[at];
+        const lf_source *x = &data->x[at], *y = &data->y[at], *w = &data->w[at];
         if (!data->split)
             part->rows = x->set >= 0 ? x->rows : 0;
         if (part->rows == 0)
             continue;
         part->x_path = x->where;
         part->y_path = kinds[at] == LF_TARGET_NONE ? NULL : y->where;
+        part->w_path = w->set < 0 ? NULL : w->where;
         part->features = x->columns;
         part->stored = x->stored;
         part->target = kinds[at];
@@ -295,13 +319,14 @@ static lf_dataset *open_dataset(const lf_dataset_spec *spec, const float *x, uin
     data->h5 = -1;
     data->split = split;
     for (int id = 0; id < LF_PART_COUNT; id++) {
-        data->x[id] = data->y[id] = (lf_source){ .set = -1, .fd = -1 };
+        data->x[id] = data->y[id] = data->w[id] = (lf_source){ .set = -1, .fd = -1 };
         data->parts[id].name = part_names[id];
     }
     lf_h5_scope scope;
     lf_h5_enter(&scope);
     data->h5 = x ? make_rows(x, rows, features, err) : lf_h5_file_open(data->file, err);
-    bool good = data->h5 >= 0 && (spec->x ? open_pair(data, 0, spec->x, spec->y, err) : open_standard(data, err));
+    bool good =
+        data->h5 >= 0 && (spec->x ? open_sources(data, 0, spec->x, spec->y, spec->w, err) : open_standard(data, err));
     good = good && (!split || cut_parts(data, spec, err)) && lf_dataset_attributes(data, err);
     lf_h5_leave(&scope);
     if (!good || !fill_parts(data, err) || (spec->normalize && !lf_dataset_normalize(data, spec->normalize, err))) {
@@ -330,6 +355,7 @@ void lf_dataset_close(lf_dataset *data)
     for (int id = 0; id < LF_PART_COUNT; id++) {
         lf_source_close(&data->x[id]);
         lf_source_close(&data->y[id]);
+        lf_source_close(&data->w[id]);
         free(data->scale[id]);
         free(data->offset[id]);
     }

@@ -15,6 +15,7 @@ typedef enum lf_part_id { LF_PART_TRAIN, LF_PART_VALID, LF_PART_TEST, LF_PART_CO
 typedef struct lf_dataset_spec {
     const char *file;
     const char *x, *y;           // object paths; NULL x: the standard layout /train/x, /train/y, /valid/…, /test/…
+    const char *w;               // with x: object path of the rows' weights, or NULL; standard layout: /train/w, …
     double split[LF_PART_COUNT]; // fractions of the rows named by x, y; all zero: every row is `train`, in order
     uint64_t split_seed;         // the split is a pseudo-random partition of the rows, a function of this seed
     const char *normalize;       // NULL, "standard" (mean 0, deviation 1 per feature over the training part) or
@@ -28,6 +29,7 @@ typedef struct lf_part {
     const char *name;      // "train", "valid", "test"
     const char *x_path;    // for messages and provenance: "datasets/mnist.h5:/train/x"
     const char *y_path;    // NULL without targets
+    const char *w_path;    // NULL without weights: (rows) numbers, not negative
     uint64_t rows;         // 0: the part is absent
     uint32_t features;     // product of x's dimensions after the first
     lf_dtype stored;       // type in which x is delivered; 8-byte and half types are delivered as f32
@@ -50,18 +52,30 @@ lf_dataset *lf_dataset_from_rows(const char *name, const float *x, uint64_t rows
 // A part with rows, or NULL with a message that lists the parts the file has.
 const lf_part *lf_dataset_part(const lf_dataset *data, lf_part_id id, lf_error *err);
 
-// Reads rows[0..count) of the part, in that order (a row may come twice): x as (count, features) of `stored`; y as u32
-// (count) for classes, as f32 (count, outputs) for values; y may be NULL. Rows in ascending runs are read in long
+// Where rows are read to; NULL: not read.
+typedef struct lf_rows_out {
+    void *x;  // (count, features) of `stored`
+    void *y;  // u32 (count) for classes, f32 (count, outputs) for values
+    float *w; // (count); 1 where the part has no weights
+} lf_rows_out;
+
+// Reads rows[0..count) of the part, in that order (a row may come twice). Rows in ascending runs are read in long
 // pieces; scattered rows of a chunked file inflate each chunk once per call, so one call for a window of many rows is
-// much faster than one a batch. Fails on NaN or infinity in x or y, naming object, row and column.
-bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, void *x, void *y,
+// much faster than one a batch. Fails on NaN or infinity in x, y or w, and on a weight below 0, naming object, row and
+// column.
+bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
                      lf_error *err);
 // The same for the consecutive rows first … first + count - 1.
-bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, void *x, void *y,
+bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
                           lf_error *err);
+
+// sha256 of what the part's x is: the logical content of its object, which rows of it in which order, scale and offset.
+// Two parts of equal digests give a model the same inputs. Reads all of x.
+bool lf_dataset_digest(lf_dataset *data, lf_part_id id, char hex[65], lf_error *err);
 
 // sha256 over the logical content (type, shape, attributes, values) of the object at `path` in `file`, or of everything
 // below it if it is a group: independent of chunking, filters, dates, byte order, and of where the object stands.
+// Attributes that begin with "provenance_" say where something comes from, not what it is, and do not count.
 bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *err);
 
 #endif

@@ -10,11 +10,12 @@ struct lf_dataset {
     char *file;
     hid_t h5;
     lf_part parts[LF_PART_COUNT];
-    lf_source x[LF_PART_COUNT], y[LF_PART_COUNT]; // by sources_of(); `set` < 0 where there is none
+    lf_source x[LF_PART_COUNT], y[LF_PART_COUNT], w[LF_PART_COUNT]; // by lf_dataset_sources(); `set` < 0: there is none
     float *scale[LF_PART_COUNT], *offset[LF_PART_COUNT];
 
     // Parts cut out of one pair of objects: row i of a part is the object's row order(first + i).
     bool split;
+    uint64_t split_seed;
     uint64_t first[LF_PART_COUNT];
     lf_permutation order;
 };

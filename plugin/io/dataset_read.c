@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,18 @@ static bool check_labels(const lf_source *y, const uint32_t *labels, const uint6
     return true;
 }
 
+static bool check_weights(const lf_source *w, const float *weights, const uint64_t *rows, size_t count, lf_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (weights[i] >= 0 && weights[i] <= FLT_MAX)
+            continue;
+        lf_error_set(err, LF_EDATA, "%s: weight %g at row %llu; expects finite numbers from 0", w->where,
+                     (double)weights[i], (unsigned long long)rows[i]);
+        return false;
+    }
+    return true;
+}
+
 // Sorts by row, 11 bits at a time from the lowest. `spare` has the same size; the sorted array is returned.
 static lf_pick *sort_picks(lf_pick *picks, lf_pick *spare, size_t count, uint64_t rows)
 {
@@ -61,13 +74,14 @@ static lf_pick *sort_picks(lf_pick *picks, lf_pick *spare, size_t count, uint64_
     return picks;
 }
 
-static bool read_both(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, void *x, void *y,
-                      lf_error *err)
+// `rows` are the object's.
+static bool read_sources(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
+                         lf_error *err)
 {
     const lf_part *part = &data->parts[id];
     int at = lf_dataset_sources(data, id);
-    const lf_source *from[] = { &data->x[at], &data->y[at] };
-    void *out[] = { x, y };
+    const lf_source *from[] = { &data->x[at], &data->y[at], &data->w[at] };
+    void *to[] = { out->x, out->y, part->w_path ? out->w : NULL };
     bool ascending = true, consecutive = true;
     for (size_t i = 1; i < count; i++) {
         ascending &= rows[i] > rows[i - 1];
@@ -85,27 +99,30 @@ static bool read_both(lf_dataset *data, lf_part_id id, const uint64_t *rows, siz
         sorted = ascending ? picks : sort_picks(picks, picks + count, count, from[0]->rows);
     }
     bool good = true;
-    for (int i = 0; good && i < 2; i++) {
-        if (!out[i])
+    for (int i = 0; good && i < 3; i++) {
+        if (!to[i])
             continue;
-        good = consecutive ? lf_source_read_span(from[i], rows[0], count, -1, out[i], err)
-                           : lf_source_read_picks(from[i], sorted, count, out[i], err);
-        good = good && lf_dataset_check_finite(from[i], out[i], rows, count, err);
+        good = consecutive ? lf_source_read_span(from[i], rows[0], count, -1, to[i], err)
+                           : lf_source_read_picks(from[i], sorted, count, to[i], err);
+        good = good && (i == 2 ? check_weights(from[i], to[i], rows, count, err)
+                               : lf_dataset_check_finite(from[i], to[i], rows, count, err));
     }
-    if (good && y && part->target == LF_TARGET_CLASSES)
-        good = check_labels(from[1], y, rows, count, part->classes, err);
+    if (good && out->y && part->target == LF_TARGET_CLASSES)
+        good = check_labels(from[1], out->y, rows, count, part->classes, err);
+    for (size_t i = 0; good && out->w && !part->w_path && i < count; i++)
+        out->w[i] = 1;
     free(picks);
     return good;
 }
 
 // Checks the call and turns the part's rows (NULL: consecutive from `first`) into the object's.
-static bool read_rows(lf_dataset *data, lf_part_id id, const uint64_t *rows, uint64_t first, size_t count, void *x,
-                      void *y, lf_error *err)
+static bool read_rows(lf_dataset *data, lf_part_id id, const uint64_t *rows, uint64_t first, size_t count,
+                      const lf_rows_out *out, lf_error *err)
 {
     const lf_part *part = lf_dataset_part(data, id, err);
     if (!part)
         return false;
-    if (y && part->target == LF_TARGET_NONE) {
+    if (out->y && part->target == LF_TARGET_NONE) {
         lf_error_set(err, LF_EARG, "%s: has no targets", part->x_path);
         return false;
     }
@@ -126,19 +143,19 @@ static bool read_rows(lf_dataset *data, lf_part_id id, const uint64_t *rows, uin
             lf_error_set(err, LF_EARG, "%s: row %llu of part \"%s\" is outside 0..%llu", part->x_path,
                          (unsigned long long)row, part->name, (unsigned long long)part->rows - 1);
     }
-    good = good && read_both(data, id, mapped, count, x, y, err);
+    good = good && read_sources(data, id, mapped, count, out, err);
     free(mapped);
     return good;
 }
 
-bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, void *x, void *y,
+bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
                      lf_error *err)
 {
-    return read_rows(data, id, rows, 0, count, x, y, err);
+    return read_rows(data, id, rows, 0, count, out, err);
 }
 
-bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, void *x, void *y,
+bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
                           lf_error *err)
 {
-    return read_rows(data, id, NULL, first, count, x, y, err);
+    return read_rows(data, id, NULL, first, count, out, err);
 }

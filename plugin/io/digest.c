@@ -1,6 +1,7 @@
 // sha256 of the logical content of HDF5 objects. What is hashed, in order:
-//   object:    "group" or "dataset"; its path below the root, "" for the root itself; its attributes sorted by name; of
-//              a data set its content
+//   object:    "group" or "dataset"; its path below the root, "" for the root itself; its attributes sorted by name,
+//   but
+//              for those that begin with LF_H5_PROVENANCE; of a data set its content
 //   attribute: "attribute"; its name; its content
 //   content:   type text ("u1", "i4", "f8", "text", …); number of dimensions and dimensions as 8 bytes each; values,
 //              little-endian as stored, texts with their closing zero whatever their length in the file
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/hash.h"
 #include "io/dataset.h"
 #include "io/h5.h"
 
@@ -194,7 +194,8 @@ static bool hash_attributes(lf_hash *hash, hid_t object, const char *where, lf_e
     }
     bool good = true;
     for (size_t i = 0; good && i < count; i++)
-        good = hash_attribute(hash, object, names[i], where, err);
+        if (strncmp(names[i], LF_H5_PROVENANCE, strlen(LF_H5_PROVENANCE)) != 0)
+            good = hash_attribute(hash, object, names[i], where, err);
     lf_h5_names_free(names, count);
     return good;
 }
@@ -317,16 +318,10 @@ static bool hash_object(lf_hash *hash, hid_t file, const char *file_name, const 
     return good;
 }
 
-bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *err)
+bool lf_h5_hash(lf_hash *hash, hid_t h5, const char *file, const char *path, lf_error *err)
 {
-    lf_hash *hash = lf_hash_create(err);
-    if (!hash)
-        return false;
-    lf_h5_scope scope;
-    lf_h5_enter(&scope);
     lf_h5_listing listing = { 0 };
-    hid_t h5 = lf_h5_file_open(file, err);
-    bool good = h5 >= 0 && lf_h5_list(h5, file, path, &listing, err);
+    bool good = lf_h5_list(h5, file, path, &listing, err);
     // The first is the root; "/" is above no name, so its length does not count.
     size_t root_length = good && listing.count > 0 ? strlen(listing.objects[0].path) : 0;
     if (root_length == 1)
@@ -339,6 +334,18 @@ bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *er
         good = false;
     }
     lf_h5_listing_finish(&listing);
+    return good;
+}
+
+bool lf_h5_digest(const char *file, const char *path, char hex[65], lf_error *err)
+{
+    lf_hash *hash = lf_hash_create(err);
+    if (!hash)
+        return false;
+    lf_h5_scope scope;
+    lf_h5_enter(&scope);
+    hid_t h5 = lf_h5_file_open(file, err);
+    bool good = h5 >= 0 && lf_h5_hash(hash, h5, file, path, err);
     H5Fclose(h5);
     lf_h5_leave(&scope);
     if (good)

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,6 +58,15 @@ void lf_h5_error(lf_error *err, lf_code code, const char *format, ...)
         lf_error_set(err, code, "%s", text);
 }
 
+// Who replaces a file holds its lock for a moment longer; HDF5 does not wait for one, but fails.
+static void wait_for_lock(int fd)
+{
+    enum { TRIES = 200 };
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    for (int i = 0; i < TRIES && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK; i++)
+        nanosleep(&pause, NULL);
+}
+
 hid_t lf_h5_file_open(const char *path, lf_error *err)
 {
     struct stat info;
@@ -67,6 +78,7 @@ hid_t lf_h5_file_open(const char *path, lf_error *err)
         lf_error_set(err, failure == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open: %s", path, strerror(failure));
         return -1;
     }
+    wait_for_lock(fd);
     close(fd);
     if (!S_ISREG(info.st_mode)) {
         lf_error_set(err, LF_EFORMAT, "%s: %s, not an HDF5 file", path,

@@ -9,6 +9,10 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/hash.h"
+
+// Begins the names of attributes that say where an object comes from, which is no part of its content.
+#define LF_H5_PROVENANCE "provenance_"
 
 // HDF5 may be built without locks of its own, so one lock of io/ surrounds every use. Not recursive. While it is held,
 // HDF5 prints nothing on this thread; leaving gives the host program its own setting back.
@@ -70,6 +74,9 @@ typedef struct lf_h5_listing {
 } lf_h5_listing;
 bool lf_h5_list(hid_t file, const char *file_name, const char *root, lf_h5_listing *listing, lf_error *err);
 void lf_h5_listing_finish(lf_h5_listing *listing);
+
+// Hashes the logical content of an object and of everything below it, as lf_h5_digest does.
+bool lf_h5_hash(lf_hash *hash, hid_t file, const char *file_name, const char *path, lf_error *err);
 
 // Names of the attributes of an object, sorted. Free each and the array.
 char **lf_h5_attribute_names(hid_t object, size_t *count, lf_error *err);

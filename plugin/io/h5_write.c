@@ -7,11 +7,11 @@
 
 enum { SERIES_CHUNK = 1024, DEFLATE_LEVEL = 4 };
 
-// What every object made here has: no times, and the order of its attributes (a group: also of its links). That order
+// No times, and the order of its attributes (a group: also of its links). That order
 // asks for HDF5 1.8's object headers, which have checksums: damage to them is an error, whereas HDF5 itself can crash
 // on damage to the older ones. (Asking for 1.8's format as a whole runs into a defect of 1.10: H5Fget_file_image leaves
 // a wrong checksum on the file's own header.)
-static bool prepare(hid_t list, bool is_group)
+bool lf_h5_prepare(hid_t list, bool is_group)
 {
     return list >= 0 && H5Pset_obj_track_times(list, false) >= 0 &&
            H5Pset_attr_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0 &&
@@ -28,7 +28,7 @@ hid_t lf_h5_memory_create(size_t size, lf_error *err)
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE), file = -1;
     // The file grows by this step, and each growth may copy it.
     if (access >= 0 && creation >= 0 && H5Pset_fapl_core(access, size / 8 + least, false) >= 0 &&
-        prepare(creation, true))
+        lf_h5_prepare(creation, true))
         file = H5Fcreate(name, H5F_ACC_TRUNC, creation, access);
     if (file < 0)
         lf_h5_error(err, LF_ENOMEM, "cannot create an HDF5 file in memory");
@@ -83,7 +83,7 @@ static hid_t one_group(hid_t at, const char *path, lf_error *err)
         return there;
     }
     hid_t list = H5Pcreate(H5P_GROUP_CREATE), group = -1;
-    if (prepare(list, true))
+    if (lf_h5_prepare(list, true))
         group = H5Gcreate2(at, path, H5P_DEFAULT, list, H5P_DEFAULT);
     if (group < 0)
         lf_h5_error(err, LF_EARG, "%s: cannot make the group", path);
@@ -144,7 +144,7 @@ static bool write_set(hid_t at, const char *path, hid_t file_type, hid_t memory_
     hid_t parent = remove_older(at, path, err) ? parent_make(at, path, err) : -1, set = -1;
     if (parent < 0)
         return false;
-    if (space >= 0 && prepare(list, false))
+    if (space >= 0 && lf_h5_prepare(list, false))
         set = H5Dcreate2(at, path, file_type, space, H5P_DEFAULT, list, H5P_DEFAULT);
     bool good = set >= 0 && H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
     if (!good)
@@ -167,6 +167,26 @@ bool lf_h5_write_array(hid_t at, const char *path, hid_t file_type, hid_t memory
     H5Pclose(list);
     H5Sclose(space);
     return good;
+}
+
+bool lf_h5_reserve(hid_t at, const char *path, hid_t type, int rank, const hsize_t *dims, haddr_t *offset,
+                   lf_error *err)
+{
+    hid_t parent = parent_make(at, path, err), set = -1;
+    if (parent < 0)
+        return false;
+    hid_t space = space_of(rank, dims), list = H5Pcreate(H5P_DATASET_CREATE);
+    if (space >= 0 && lf_h5_prepare(list, false) && H5Pset_layout(list, H5D_CONTIGUOUS) >= 0 &&
+        H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) >= 0 && H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0)
+        set = H5Dcreate2(at, path, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    *offset = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
+    if (*offset == HADDR_UNDEF)
+        lf_h5_error(err, LF_EIO, "%s: cannot make the data set", path);
+    H5Dclose(set);
+    H5Pclose(list);
+    H5Sclose(space);
+    H5Gclose(parent);
+    return *offset != HADDR_UNDEF;
 }
 
 bool lf_h5_write_series(hid_t at, const char *path, hid_t file_type, hid_t memory_type, size_t count,

@@ -1,4 +1,4 @@
-// Making HDF5 files: built in memory, then written in one piece. Only io/ includes this, inside lf_h5_enter.
+// Making HDF5 files: most are built in memory, then written in one piece. Only io/ includes this, inside lf_h5_enter.
 // Nothing made here carries a time, so equal content gives equal bytes.
 #ifndef LF_IO_H5_WRITE_H
 #define LF_IO_H5_WRITE_H
@@ -9,6 +9,14 @@
 hid_t lf_h5_memory_create(size_t size, lf_error *err);
 // The file's bytes; free them.
 void *lf_h5_memory_image(hid_t file, size_t *size, lf_error *err);
+
+// What every file, group or data set made here has, set on its creation list.
+bool lf_h5_prepare(hid_t list, bool is_group);
+
+// A new data set whose values lie in one piece of the file, from byte `*offset`, and are not written yet: the caller
+// writes them there. Missing groups are made.
+bool lf_h5_reserve(hid_t at, const char *path, hid_t type, int rank, const hsize_t *dims, haddr_t *offset,
+                   lf_error *err);
 
 // Opens the group at `path` below `at`, and makes it and those above it where they are missing.
 hid_t lf_h5_group_make(hid_t at, const char *path, lf_error *err);

@@ -5,6 +5,7 @@
 #include "io/h5_write.h"
 #include "io/model_file.h"
 
+#define LF_MODEL_RUN    LF_H5_PROVENANCE "run" // attribute
 #define LF_MODEL_FORMAT "lavaflow-model"
 enum { LF_MODEL_MAJOR = 1, LF_MODEL_MINOR = 0 };
 

@@ -7,7 +7,15 @@
 
 #include "core/hash.h"
 #include "io/atomic.h"
+#include "io/h5_header.h"
 #include "io/model_content.h"
+
+static uint64_t bits_of(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return isnan(value) ? 0 : bits; // NaNs have many bit patterns; "none" has one
+}
 
 static size_t tensor_size(const lf_file_tensor *tensor)
 {
@@ -75,8 +83,6 @@ bool lf_model_content_digest(const lf_model_file *file, char hex[65], lf_error *
     lf_hash_text(hash, file->definition);
     lf_hash_text(hash, file->digest);
     if (state) {
-        uint64_t best;
-        memcpy(&best, &state->best, sizeof best);
         lf_hash_text(hash, moments);
         lf_hash_text(hash, state->optimizer);
         lf_hash_text(hash, state->schedule ? state->schedule : "");
@@ -88,7 +94,23 @@ bool lf_model_content_digest(const lf_model_file *file, char hex[65], lf_error *
         lf_hash_u64(hash, state->seed);
         lf_hash_u64(hash, state->waited);
         lf_hash_u64(hash, state->reductions);
-        lf_hash_u64(hash, isnan(state->best) ? 0 : best); // NaNs have many bit patterns; "none" has one
+        lf_hash_u64(hash, bits_of(state->best));
+        // Only where they are given, so that files written before these fields keep their digest.
+        if (!isnan(state->monitor_best) || state->monitor_epoch > 0 || state->row_count > 0) {
+            lf_hash_text(hash, "monitor");
+            lf_hash_u64(hash, bits_of(state->monitor_best));
+            lf_hash_u64(hash, state->monitor_epoch);
+            lf_hash_u64(hash, state->row_count);
+            for (size_t i = 0; i < state->row_count; i++)
+                lf_hash_u64(hash, state->rows[i]);
+        }
+        if (state->epoch_rows > 0) {
+            lf_hash_text(hash, "epoch");
+            lf_hash_u64(hash, bits_of(state->epoch_loss));
+            lf_hash_u64(hash, bits_of(state->epoch_weight));
+            lf_hash_u64(hash, bits_of(state->epoch_right));
+            lf_hash_u64(hash, state->epoch_rows);
+        }
     }
     lf_hash_finish(hash, hex);
     lf_hash_destroy(hash);
@@ -120,6 +142,11 @@ static bool set_u64(hid_t object, const char *name, uint64_t value, lf_error *er
     return lf_h5_set_array(object, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, 0, NULL, &value, err);
 }
 
+static bool set_f64(hid_t object, const char *name, double value, lf_error *err)
+{
+    return lf_h5_set_array(object, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &value, err);
+}
+
 static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
 {
     hid_t optimizer = lf_h5_group_make(group, "optimizer", err);
@@ -130,7 +157,15 @@ static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
                 set_u64(place, "epoch", state->epoch, err) && set_u64(place, "step", state->step, err) &&
                 set_u64(place, "position", state->position, err) && set_u64(place, "seed", state->seed, err) &&
                 set_u64(place, "waited", state->waited, err) && set_u64(place, "reductions", state->reductions, err) &&
-                lf_h5_set_array(place, "best", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &state->best, err);
+                set_f64(place, "best", state->best, err) && set_f64(place, "monitor_best", state->monitor_best, err) &&
+                set_u64(place, "monitor_epoch", state->monitor_epoch, err) &&
+                set_f64(place, "epoch_loss", state->epoch_loss, err) &&
+                set_f64(place, "epoch_weight", state->epoch_weight, err) &&
+                set_f64(place, "epoch_right", state->epoch_right, err) &&
+                set_u64(place, "epoch_rows", state->epoch_rows, err);
+    const hsize_t count = state->row_count;
+    if (good && count > 0)
+        good = lf_h5_write_array(place, "rows", H5T_STD_U64LE, H5T_NATIVE_UINT64, 1, &count, state->rows, err);
     good = good && (!state->schedule || lf_h5_set_fixed_text(place, "schedule", state->schedule, err)) &&
            (!state->options || lf_h5_set_fixed_text(place, "options", state->options, err));
     H5Gclose(place);
@@ -140,9 +175,6 @@ static bool state_write(hid_t group, const lf_train_state *state, lf_error *err)
 
 bool lf_model_content_write(hid_t group, lf_model_file *file, lf_error *err)
 {
-    const int version[] = { LF_MODEL_MAJOR, LF_MODEL_MINOR };
-    const hsize_t two = 2;
-    const uint8_t complete = 1;
     char content[65];
     hid_t model = -1, digest = -1;
     if (!file->definition) {
@@ -152,11 +184,10 @@ bool lf_model_content_write(hid_t group, lf_model_file *file, lf_error *err)
     if (!lf_tensors_digest(file->tensors, file->tensor_count, file->digest, err) ||
         !lf_model_content_digest(file, content, err))
         return false;
-    bool good = lf_h5_set_fixed_text(group, "format", LF_MODEL_FORMAT, err) &&
-                lf_h5_set_array(group, "format_version", H5T_STD_I32LE, H5T_NATIVE_INT, 1, &two, version, err) &&
-                lf_h5_set_fixed_text(group, "creator", "lavaflow", err) &&
-                lf_h5_set_fixed_text(group, "creator_version", LF_VERSION, err) &&
-                lf_h5_set_array(group, "complete", H5T_STD_U8LE, H5T_NATIVE_UINT8, 0, NULL, &complete, err);
+    // Complete at once: the file is built in memory and written whole.
+    bool good = lf_h5_header_write(group, LF_MODEL_FORMAT, LF_MODEL_MAJOR, LF_MODEL_MINOR, err) &&
+                lf_h5_complete_write(group, err);
+    good = good && (!file->run[0] || lf_h5_set_fixed_text(group, LF_MODEL_RUN, file->run, err));
     model = good ? lf_h5_group_make(group, "model", err) : -1;
     good = model >= 0 && tensors_write(model, file->tensors, file->tensor_count, err);
     if (good && strlen(file->definition) > LF_MODEL_DEFINITION_MAX)

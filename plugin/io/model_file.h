@@ -22,12 +22,18 @@ typedef struct lf_train_state {
     uint64_t step;           // training steps done, from the start of the training
     uint64_t position;       // rows already used of the epoch in progress
     uint64_t seed;
-    char *schedule;          // the learning rate's, in words; may be NULL
-    double best;             // lowest loss so far, where the schedule watches it; NaN: none
-    uint64_t waited;         // epochs since `best`
-    uint64_t reductions;     // of the learning rate because of that
+    double epoch_loss, epoch_weight, epoch_right; // sums over the rows of the epoch in progress
+    uint64_t epoch_rows;                          // how many
+    char *schedule;                               // the learning rate's, in words; may be NULL
+    double best;                                  // lowest loss so far, where the schedule watches it; NaN: none
+    uint64_t waited;                              // epochs since `best`
+    uint64_t reductions;                          // of the learning rate because of that
+    double monitor_best;                          // best value of what the training watches for its end; NaN: none
+    uint64_t monitor_epoch;                       // the epoch that had it, from 1; 0: none
+    uint64_t *rows;                               // those of the batch that a training stopped at, in order; owned
+    size_t row_count;                             // 0: not given
     char *options;           // "name value, name value, …": all that a resume must have in common; may be NULL
-    lf_file_tensor *moments; // owned
+    lf_file_tensor *moments; // "linear_1/kernel/m", and of any other name behind the tensor's: owned
     size_t moment_count;
 } lf_train_state;
 
@@ -36,6 +42,7 @@ typedef struct lf_model_file {
     lf_file_tensor *tensors;
     size_t tensor_count;
     lf_train_state *state; // NULL in a plain model file
+    char run[40];          // UUID of the run that trained it; empty: not known, or none
     char digest[65];       // filled by read and write: lf_tensors_digest of `tensors`
 } lf_model_file;
 

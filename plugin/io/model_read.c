@@ -1,8 +1,10 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/h5_header.h"
 #include "io/model_content.h"
 
 // A model file while it is read.
@@ -24,51 +26,6 @@ static hid_t group_open(const reader *in, const char *path, lf_error *err)
         return -1;
     }
     return group;
-}
-
-static bool version_check(hid_t root, const char *path, lf_error *err)
-{
-    int version[2] = { 0, 0 };
-    hid_t attribute = H5Aexists(root, "format_version") > 0 ? H5Aopen(root, "format_version", H5P_DEFAULT) : -1;
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    bool good = attribute >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Sget_simple_extent_npoints(space) == 2 &&
-                H5Aread(attribute, H5T_NATIVE_INT, version) >= 0;
-    if (!good)
-        lf_error_set(err, LF_EFORMAT, "%s:/@format_version: is missing or not two integers", path);
-    else if (version[0] != LF_MODEL_MAJOR) {
-        lf_error_set(err, LF_EUNSUPPORTED, "%s: has format version %d.%d; this lavaflow reads %d.x", path, version[0],
-                     version[1], LF_MODEL_MAJOR);
-        good = false;
-    }
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return good;
-}
-
-static bool header_check(const reader *in, lf_error *err)
-{
-    uint64_t complete = 0;
-    char *format = NULL, where[600];
-    bool good = false;
-    snprintf(where, sizeof where, "%s:/", in->path);
-    hid_t root = group_open(in, "/", err);
-    if (root < 0)
-        return false;
-    format = lf_h5_attribute_text(root, "format", where, err);
-    if (!format)
-        lf_error_prefix(err, "%s: is not a lavaflow model file", in->path);
-    else if (strcmp(format, LF_MODEL_FORMAT) != 0)
-        lf_error_set(err, LF_EFORMAT, "%s@format: is \"%s\"; expects \"" LF_MODEL_FORMAT "\"", where, format);
-    else if (version_check(root, in->path, err) && lf_h5_attribute_u64(root, "complete", where, &complete, err)) {
-        good = complete == 1;
-        if (!good)
-            lf_error_set(err, LF_EFORMAT, "%s@complete: is %llu, not 1: the file was not finished", where,
-                         (unsigned long long)complete);
-    }
-    free(format);
-    H5Oclose(root);
-    return good;
 }
 
 // Shape and values of the open data set `set`.
@@ -152,16 +109,91 @@ static bool definition_read(const reader *in, lf_model_file *model, lf_error *er
     return model->definition;
 }
 
-static bool best_read(hid_t place, const char *where, double *best, lf_error *err)
+// What files of models that no run trained, or of earlier versions, do not have.
+static bool run_read(const reader *in, lf_model_file *model, lf_error *err)
 {
-    hid_t attribute = H5Aexists(place, "best") > 0 ? H5Aopen(place, "best", H5P_DEFAULT) : -1;
+    hid_t root = H5Gopen2(in->file, "/", H5P_DEFAULT);
+    bool there = H5Aexists(root, LF_MODEL_RUN) > 0;
+    char *text = there ? lf_h5_attribute_text(root, LF_MODEL_RUN, in->path, err) : NULL;
+    bool good = !there || (text && strlen(text) < sizeof model->run);
+    if (text && !good)
+        lf_error_set(err, LF_EFORMAT, "%s:/@" LF_MODEL_RUN ": has %zu characters; expects a UUID of 36", in->path,
+                     strlen(text));
+    if (text && good)
+        strcpy(model->run, text);
+    free(text);
+    H5Gclose(root);
+    return good;
+}
+
+static bool f64_read(hid_t place, const char *name, const char *where, double *value, lf_error *err)
+{
+    hid_t attribute = H5Aexists(place, name) > 0 ? H5Aopen(place, name, H5P_DEFAULT) : -1;
     hid_t space = H5Aget_space(attribute);
     bool good =
-        attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_DOUBLE, best) >= 0;
+        attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_DOUBLE, value) >= 0;
     if (!good)
-        lf_error_set(err, LF_EFORMAT, "%s@best: is missing or not a number", where);
+        lf_error_set(err, LF_EFORMAT, "%s@%s: is missing or not a number", where, name);
     H5Sclose(space);
     H5Aclose(attribute);
+    return good;
+}
+
+// What files of earlier versions do not have.
+static bool monitor_read(hid_t place, const char *where, lf_train_state *state, lf_error *err)
+{
+    const struct {
+        const char *name;
+        double *value;
+    } numbers[] = { { "monitor_best", &state->monitor_best },
+                    { "epoch_loss", &state->epoch_loss },
+                    { "epoch_weight", &state->epoch_weight },
+                    { "epoch_right", &state->epoch_right } };
+    const struct {
+        const char *name;
+        uint64_t *value;
+    } counts[] = { { "monitor_epoch", &state->monitor_epoch }, { "epoch_rows", &state->epoch_rows } };
+    state->monitor_best = NAN;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (H5Aexists(place, numbers[i].name) > 0 && !f64_read(place, numbers[i].name, where, numbers[i].value, err))
+            return false;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (H5Aexists(place, counts[i].name) > 0 &&
+            !lf_h5_attribute_u64(place, counts[i].name, where, counts[i].value, err))
+            return false;
+    return true;
+}
+
+static bool rows_read(const reader *in, lf_train_state *state, lf_error *err)
+{
+    static const char path[] = "/train_state/rows";
+    if (!lf_h5_exists(in->file, path))
+        return true;
+    char where[600];
+    snprintf(where, sizeof where, "%s:%s", in->path, path);
+    hid_t set = lf_h5_dataset_open(in->file, in->path, path, H5P_DEFAULT, err);
+    hid_t type = H5Dget_type(set), space = H5Dget_space(set);
+    int rank = H5Sget_simple_extent_ndims(space);
+    hssize_t count = H5Sget_simple_extent_npoints(space);
+    bool good = false;
+    if (set < 0) {
+        // The message is there.
+    } else if (H5Tget_class(type) != H5T_INTEGER || rank != 1 || count < 1 || (uint64_t)count > in->most) {
+        lf_error_set(err, LF_EFORMAT, "%s: has rank %d and %lld values of type %s; expects a list of row numbers",
+                     where, rank, (long long)count, lf_h5_type_name(type));
+    } else if (lf_h5_storage_check(set, where, err) && lf_h5_written_check(set, where, err)) {
+        state->rows = malloc((size_t)count * sizeof *state->rows);
+        if (!state->rows)
+            lf_error_set(err, LF_ENOMEM, "%s: out of memory for %lld row numbers", where, (long long)count);
+        else if (H5Dread(set, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, state->rows) < 0)
+            lf_h5_error(err, LF_EFORMAT, "%s: cannot read", where);
+        else
+            good = true;
+        state->row_count = good ? (size_t)count : 0;
+    }
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Dclose(set);
     return good;
 }
 
@@ -184,8 +216,8 @@ static bool place_read(const reader *in, lf_train_state *state, lf_error *err)
                 lf_h5_attribute_u64(place, "seed", where, &state->seed, err) &&
                 lf_h5_attribute_u64(place, "waited", where, &state->waited, err) &&
                 lf_h5_attribute_u64(place, "reductions", where, &state->reductions, err) &&
-                best_read(place, where, &state->best, err) &&
-                optional_text(place, "schedule", where, &state->schedule, err) &&
+                f64_read(place, "best", where, &state->best, err) && monitor_read(place, where, state, err) &&
+                rows_read(in, state, err) && optional_text(place, "schedule", where, &state->schedule, err) &&
                 optional_text(place, "options", where, &state->options, err);
     H5Oclose(place);
     return good;
@@ -260,7 +292,8 @@ lf_model_file *lf_model_file_read(const char *path, lf_error *err)
     struct stat info = { 0 };
     if (in.file >= 0 && stat(path, &info) == 0)
         in.most = (uint64_t)info.st_size * SMALLEST_RATIO / sizeof(float);
-    bool good = in.file >= 0 && header_check(&in, err) && definition_read(&in, model, err) &&
+    bool good = in.file >= 0 && lf_h5_header_check(in.file, path, LF_MODEL_FORMAT, LF_MODEL_MAJOR, "model file", err) &&
+                run_read(&in, model, err) && definition_read(&in, model, err) &&
                 tensors_read(&in, "/model", &model->tensors, &model->tensor_count, err) &&
                 state_read(&in, model, err) && digest_check(&in, model, err);
     H5Fclose(in.file);
@@ -287,6 +320,7 @@ void lf_model_file_destroy(lf_model_file *file)
         return;
     if (file->state) {
         tensors_free(file->state->moments, file->state->moment_count);
+        free(file->state->rows);
         free(file->state->schedule);
         free(file->state->options);
         free(file->state);

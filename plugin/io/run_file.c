@@ -76,24 +76,41 @@ static hid_t attribute_owner(const lf_run *run, const char *path, lf_error *err)
     return object;
 }
 
-// Overwrites a scalar of the same type, so that its attributes stay.
-static bool overwrite(const lf_run *run, const char *path, hid_t type, hid_t memory_type, const void *value)
+// A value with its type in the file and in memory; rank 0: a scalar.
+typedef struct typed {
+    hid_t type, memory_type;
+    int rank;
+    const hsize_t *dims;
+    const void *data;
+} typed;
+
+static bool has_shape(hid_t space, const typed *v)
+{
+    hsize_t dims[H5S_MAX_RANK] = { 0 };
+    H5S_class_t class = v->rank == 0 ? H5S_SCALAR : H5S_SIMPLE;
+    bool same = H5Sget_simple_extent_type(space) == class && H5Sget_simple_extent_dims(space, dims, NULL) == v->rank;
+    for (int i = 0; same && i < v->rank; i++)
+        same = dims[i] == v->dims[i];
+    return same;
+}
+
+// Overwrites a value of the same type and shape, so that its attributes stay.
+static bool overwrite(const lf_run *run, const char *path, const typed *v)
 {
     hid_t set = lf_h5_exists(run->entry, path) ? H5Dopen2(run->entry, path, H5P_DEFAULT) : -1;
     if (set < 0)
         return false;
     hid_t old_type = H5Dget_type(set), space = H5Dget_space(set);
-    bool good = H5Tequal(old_type, type) > 0 && H5Sget_simple_extent_type(space) == H5S_SCALAR &&
-                H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value) >= 0;
+    bool good = H5Tequal(old_type, v->type) > 0 && has_shape(space, v) &&
+                H5Dwrite(set, v->memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, v->data) >= 0;
     H5Sclose(space);
     H5Tclose(old_type);
     H5Dclose(set);
     return good;
 }
 
-// A scalar data set, or an attribute if the last part of the path has an '@'.
-static bool set_scalar(const lf_run *run, const char *path, hid_t type, hid_t memory_type, const void *value,
-                       lf_error *err)
+// A data set, or an attribute if the last part of the path has an '@'.
+static bool set_value(const lf_run *run, const char *path, const typed *v, lf_error *err)
 {
     const char *slash = strrchr(path, '/'), *at = strrchr(path, '@');
     if (!at || (slash && at < slash)) {
@@ -107,14 +124,39 @@ static bool set_scalar(const lf_run *run, const char *path, hid_t type, hid_t me
                 return false;
             H5Gclose(group);
         }
-        return overwrite(run, path, type, memory_type, value) ||
-               lf_h5_write_array(run->entry, path, type, memory_type, 0, NULL, value, err);
+        return overwrite(run, path, v) ||
+               lf_h5_write_array(run->entry, path, v->type, v->memory_type, v->rank, v->dims, v->data, err);
     }
     char *owner = strndup(path, (size_t)(at - path));
     hid_t object = !owner ? -1 : *owner ? attribute_owner(run, owner, err) : H5Oopen(run->entry, ".", H5P_DEFAULT);
-    bool good = object >= 0 && lf_h5_set_array(object, at + 1, type, memory_type, 0, NULL, value, err);
+    bool good = object >= 0 && lf_h5_set_array(object, at + 1, v->type, v->memory_type, v->rank, v->dims, v->data, err);
     free(owner);
     H5Oclose(object);
+    return good;
+}
+
+static bool set_scalar(const lf_run *run, const char *path, hid_t type, hid_t memory_type, const void *data,
+                       lf_error *err)
+{
+    return set_value(run, path, &(typed){ .type = type, .memory_type = memory_type, .data = data }, err);
+}
+
+static bool set_array(const lf_run *run, const char *path, hid_t type, hid_t memory_type, size_t rank,
+                      const uint64_t *shape, const void *data, lf_error *err)
+{
+    enum { MOST = 4 };
+    hsize_t dims[MOST];
+    if (rank < 1 || rank > MOST) {
+        lf_error_set(err, LF_EARG, "run file: %s: an array of rank %zu; expects 1 to %d", path, rank, MOST);
+        return false;
+    }
+    for (size_t i = 0; i < rank; i++)
+        dims[i] = shape[i];
+    lf_h5_scope scope;
+    lf_h5_enter(&scope);
+    const typed v = { .type = type, .memory_type = memory_type, .rank = (int)rank, .dims = dims, .data = data };
+    bool good = set_value(run, path, &v, err);
+    lf_h5_leave(&scope);
     return good;
 }
 
@@ -145,6 +187,18 @@ bool lf_run_set_i64(lf_run *run, const char *path, int64_t value, lf_error *err)
     bool good = set_scalar(run, path, H5T_STD_I64LE, H5T_NATIVE_INT64, &value, err);
     lf_h5_leave(&scope);
     return good;
+}
+
+bool lf_run_set_f64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const double *values,
+                     lf_error *err)
+{
+    return set_array(run, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, rank, shape, values, err);
+}
+
+bool lf_run_set_i64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const int64_t *values,
+                     lf_error *err)
+{
+    return set_array(run, path, H5T_STD_I64LE, H5T_NATIVE_INT64, rank, shape, values, err);
 }
 
 bool lf_run_set_group(lf_run *run, const char *path, const char *nx_class, lf_error *err)
@@ -204,14 +258,14 @@ static bool new_uuid(char text[37], lf_error *err)
 
 static bool head_write(lf_run *run, lf_error *err)
 {
-    char uuid[37], now[40];
+    char now[40];
     utc_now(now);
     hid_t root = H5Gopen2(run->file, "/", H5P_DEFAULT);
-    bool good = new_uuid(uuid, err) && root >= 0 && lf_h5_set_text(root, "NX_class", "NXroot", err) &&
+    bool good = new_uuid(run->uuid, err) && root >= 0 && lf_h5_set_text(root, "NX_class", "NXroot", err) &&
                 lf_h5_set_text(root, "default", "entry", err) && lf_h5_set_text(root, "creator", "lavaflow", err) &&
                 lf_h5_set_text(root, "creator_version", LF_VERSION, err) &&
                 lf_h5_set_text(run->entry, "NX_class", "NXentry", err) &&
-                lf_h5_write_text(run->entry, "entry_identifier_uuid", uuid, err) &&
+                lf_h5_write_text(run->entry, "entry_identifier_uuid", run->uuid, err) &&
                 lf_h5_write_text(run->entry, "start_time", now, err) &&
                 lf_h5_write_text(run->entry, "program_name", "lavaflow", err);
     hid_t program = good ? H5Dopen2(run->entry, "program_name", H5P_DEFAULT) : -1;
@@ -219,6 +273,11 @@ static bool head_write(lf_run *run, lf_error *err)
     H5Dclose(program);
     H5Gclose(root);
     return good;
+}
+
+const char *lf_run_uuid(const lf_run *run)
+{
+    return run->uuid;
 }
 
 lf_run *lf_run_create(lf_error *err)

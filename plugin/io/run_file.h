@@ -13,6 +13,7 @@ typedef struct lf_run lf_run;
 
 lf_run *lf_run_create(lf_error *err); // with /entry, its NX_class, a new UUID and start_time
 void lf_run_destroy(lf_run *run);
+const char *lf_run_uuid(const lf_run *run); // 36 characters
 
 // Paths are below /entry and missing groups are made: "parameters/lr", "system/device_0/name". A path whose last part
 // has an '@' names an attribute: "script@sha256", "step_1@NX_class", "@title" of /entry itself. Setting again replaces
@@ -20,6 +21,11 @@ void lf_run_destroy(lf_run *run);
 bool lf_run_set_text(lf_run *run, const char *path, const char *value, lf_error *err);
 bool lf_run_set_f64(lf_run *run, const char *path, double value, lf_error *err);
 bool lf_run_set_i64(lf_run *run, const char *path, int64_t value, lf_error *err);
+// An array in C order; rank 1 … 4.
+bool lf_run_set_f64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const double *values,
+                     lf_error *err);
+bool lf_run_set_i64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const int64_t *values,
+                     lf_error *err);
 bool lf_run_set_group(lf_run *run, const char *path, const char *nx_class, lf_error *err);
 
 // Appends to metrics/<step>/<name>/{step,time,value}; time in seconds since the run's start. Names have no '/'.

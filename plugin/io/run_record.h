@@ -30,6 +30,7 @@ typedef struct lf_run_log_line {
 // Guarded by io/'s lock.
 struct lf_run {
     hid_t file, entry;
+    char uuid[37];
     struct timespec start;
     lf_run_series_data *series;
     size_t series_count;

@@ -67,7 +67,7 @@ static gradient backward_dropout(lf_builder *b, const lf_tape_entry *entry, grad
     op->operands[LF_DROPOUT_SCHEDULE] = b->program->schedule;
     op->operands[LF_DROPOUT_Y] = grad_acts(b, layer->inputs, layer);
     op->rate = layer->rate;
-    op->stream = (uint32_t)(layer - b->params->model->layers);
+    op->stream = (uint32_t)(layer - b->model->layers);
     return (gradient){ op->operands[LF_DROPOUT_Y], false };
 }
 
@@ -125,11 +125,23 @@ static lf_tensor_id add_sum(lf_builder *b, const lf_layer *layer, uint32_t width
     return op->operands[LF_ADD_Y];
 }
 
+// The gradient of the projection joins the one that comes from behind.
+static gradient backward_hint(lf_builder *b, const lf_tape_entry *entry, const lf_tape_entry *before, gradient dy)
+{
+    lf_layer projection = *entry->layer;
+    projection.outputs = projection.projected;
+    add_linear_dw(b, &projection, entry->x, entry->waiting);
+    if (!before)
+        return (gradient){ LF_NO_TENSOR, false };
+    lf_tensor_id dx = add_linear_dx(b, &projection, NULL, entry->waiting);
+    return (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, dx), false };
+}
+
 static bool has_params(const lf_tape_entry *entry)
 {
     bool projects = entry->kind == LF_TAPE_JOIN && entry->layer->inputs != entry->layer->outputs;
-    return projects || entry->kind == LF_TAPE_LINEAR || entry->kind == LF_TAPE_LAYER_NORM ||
-           entry->kind == LF_TAPE_BATCH_NORM;
+    return projects || entry->kind == LF_TAPE_HINT || entry->kind == LF_TAPE_LINEAR ||
+           entry->kind == LF_TAPE_LAYER_NORM || entry->kind == LF_TAPE_BATCH_NORM;
 }
 
 // The entry in front of entry `index`; NULL when no parameter lies there, so that no gradient is needed.
@@ -187,6 +199,9 @@ void lf_builder_backward(lf_builder *b, lf_tensor_id output)
             break;
         case LF_TAPE_JOIN:
             backward_join(b, entry, dy);
+            break;
+        case LF_TAPE_HINT:
+            dy = backward_hint(b, entry, before, dy);
             break;
         case LF_TAPE_FORK:
             dy = (gradient){ add_sum(b, entry->layer, entry->layer->inputs, dy.at, entry->waiting), false };

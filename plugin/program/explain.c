@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi.h"
 #include "program/program.h"
 
 static void write_shape(FILE *out, const lf_tensor *tensor)
@@ -30,14 +31,32 @@ static void write_operands(FILE *out, const lf_program *program, const lf_op *op
     }
 }
 
+static const char *const value_names[] = {
+    [LF_VALUE_BINARY] = "binary_cross_entropy",
+    [LF_VALUE_MSE] = "mse",
+    [LF_VALUE_MAE] = "mae",
+    [LF_VALUE_HUBER] = "huber",
+};
+_Static_assert(sizeof value_names / sizeof *value_names == LF_VALUE_COUNT, "a name for each loss of values");
+
+static void write_number(FILE *out, const char *name, float value)
+{
+    if (value != 0)
+        fprintf(out, " %s=%g", name, (double)value);
+}
+
 static void write_options(FILE *out, const lf_op *op)
 {
     if (op->activation)
         fprintf(out, " %s", lf_activation_name(op->activation));
     if (op->alpha != 0)
         fprintf(out, " alpha=%g", (double)op->alpha);
-    if (op->kind == LF_OP_ADAM)
-        fprintf(out, " beta1=%g beta2=%g eps=%g", (double)op->beta1, (double)op->beta2, (double)op->eps);
+    if (op->beta1 != 0)
+        fprintf(out, " beta1=%g", (double)op->beta1);
+    if (op->beta2 != 0)
+        fprintf(out, " beta2=%g", (double)op->beta2);
+    if (op->beta2 != 0 && op->eps != 0)
+        fprintf(out, " eps=%g", (double)op->eps);
     if (op->momentum != 0)
         fprintf(out, " momentum=%g%s", (double)op->momentum, op->nesterov ? " nesterov" : "");
     if (op->weight_decay != 0)
@@ -50,8 +69,18 @@ static void write_options(FILE *out, const lf_op *op)
         fputs(op->training ? " training" : " running", out);
     if (op->kind == LF_OP_NORM_DW)
         fputs(op->by_row ? " by_row" : " by_column", out);
-    if (op->kind == LF_OP_DISTILL)
-        fprintf(out, " alpha=%g temperature=%g", (double)op->soft_weight, (double)op->temperature);
+    if (op->kind == LF_OP_VALUE_LOSS)
+        fprintf(out, " %s", value_names[op->value]);
+    write_number(out, "delta", op->delta);
+    write_number(out, "alpha", op->soft_weight);
+    write_number(out, "temperature", op->temperature);
+    write_number(out, "label_smoothing", op->label_smoothing);
+    write_number(out, "clip_value", op->clip_value);
+    write_number(out, "clip_norm", op->clip_norm);
+    if (op->share != 1)
+        write_number(out, "share", op->share);
+    if (op->adds)
+        fputs(" adds", out);
 }
 
 char *lf_program_explain(const lf_program *program)

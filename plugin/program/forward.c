@@ -1,4 +1,6 @@
 // Layers become operations, in the order in which they run.
+#include <string.h>
+
 #include "abi.h"
 #include "program/builder.h"
 
@@ -24,7 +26,7 @@ static bool keeps_input(const lf_builder *b, const lf_layer *activation)
     return lf_builder_trains(b) && activation && lf_activation_needs_input(activation->activation);
 }
 
-// x·kernel + bias with the activation behind it, or NULL; `z`, if asked for, gets what goes into that.
+// x·kernel + bias with the activation behind it, or NULL; `z`, if not NULL and asked for, gets what goes into that.
 static lf_tensor_id add_linear(lf_builder *b, const lf_layer *layer, const lf_layer *activation, lf_tensor_id x,
                                lf_tensor_id *z)
 {
@@ -73,7 +75,7 @@ static lf_tensor_id forward_dropout(lf_builder *b, const lf_layer *layer, lf_ten
     op->operands[LF_DROPOUT_SCHEDULE] = b->program->schedule;
     op->operands[LF_DROPOUT_Y] = lf_builder_acts(b, layer->outputs, "", layer->name);
     op->rate = layer->rate;
-    op->stream = (uint32_t)(layer - b->params->model->layers);
+    op->stream = (uint32_t)(layer - b->model->layers);
     return op->operands[LF_DROPOUT_Y];
 }
 
@@ -100,8 +102,8 @@ static lf_tensor_id forward_batch_norm(lf_builder *b, const lf_layer *layer, lf_
     op->operands[LF_BATCH_STATS_SCHEDULE] = b->program->schedule;
     op->operands[LF_BATCH_STATS_MEAN] = lf_builder_param(b, "", layer, "mean");
     op->operands[LF_BATCH_STATS_VARIANCE] = lf_builder_param(b, "", layer, "variance");
-    op->operands[LF_BATCH_STATS_STATS] = entry->stats =
-        lf_builder_tensor(b, LF_REGION_ACTS, b->program->real, 2, width, "stats/", layer->name);
+    op->operands[LF_BATCH_STATS_STATS] = entry->stats = lf_builder_tensor(
+        b, LF_REGION_ACTS, b->program->real, 2, width, b->teaches ? "teacher/stats/" : "stats/", layer->name);
     op->eps = layer->eps;
     op->momentum = layer->momentum;
     op->training = lf_builder_trains(b);
@@ -115,15 +117,40 @@ static lf_tensor_id forward_batch_norm(lf_builder *b, const lf_layer *layer, lf_
     return op->operands[LF_NORM_Y];
 }
 
+// The projection that learns to match a teacher's layer; the layer itself changes nothing.
+static lf_tensor_id forward_hint(lf_builder *b, const lf_layer *layer, lf_tensor_id x)
+{
+    if (!b->taps)
+        return x;
+    lf_layer projection = *layer;
+    projection.outputs = layer->projected;
+    lf_tape_entry *entry = add_entry(b, LF_TAPE_HINT, layer, x);
+    entry->saved = add_linear(b, &projection, NULL, x, NULL);
+    return x;
+}
+
+// Whether a hint of the model looks at this layer of the teacher's, whose output is `y`, if it is known yet.
+static bool tap(lf_builder *b, const lf_layer *layer, lf_tensor_id y)
+{
+    const lf_model *model = b->params->model;
+    bool tapped = false;
+    for (size_t i = 0; b->teaches && b->taps && i < model->layer_count; i++)
+        if (model->layers[i].kind == LF_LAYER_HINT && !strcmp(model->layers[i].target, layer->name)) {
+            b->taps[i] = y;
+            tapped = true;
+        }
+    return tapped;
+}
+
 static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_tensor_id x);
 
 static lf_tensor_id forward_residual(lf_builder *b, size_t index, lf_tensor_id x)
 {
-    const lf_layer *layer = &b->params->model->layers[index];
+    const lf_layer *layer = &b->model->layers[index];
     add_entry(b, LF_TAPE_FORK, layer, x);
-    lf_tensor_id inner = forward_layers(b, index + 1, index + 1 + layer->span, x), none = LF_NO_TENSOR, shortcut = x;
+    lf_tensor_id inner = forward_layers(b, index + 1, index + 1 + layer->span, x), shortcut = x;
     if (layer->inputs != layer->outputs)
-        shortcut = add_linear(b, layer, NULL, x, &none);
+        shortcut = add_linear(b, layer, NULL, x, NULL);
     add_entry(b, LF_TAPE_JOIN, layer, x);
     lf_op *op = lf_builder_op(b, LF_OP_ADD, LF_PHASE_FORWARD, layer->outputs, layer->outputs);
     op->operands[LF_ADD_A] = inner;
@@ -134,10 +161,13 @@ static lf_tensor_id forward_residual(lf_builder *b, size_t index, lf_tensor_id x
 
 static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_tensor_id x)
 {
-    const lf_layer *layers = b->params->model->layers;
+    const lf_layer *layers = b->model->layers;
     for (size_t i = first; i < end; i++) {
         const lf_layer *layer = &layers[i];
-        const lf_layer *behind = i + 1 < end && layers[i + 1].kind == LF_LAYER_ACTIVATION ? &layers[i + 1] : NULL;
+        bool fuses = layer->kind == LF_LAYER_LINEAR && i + 1 < end && layers[i + 1].kind == LF_LAYER_ACTIVATION;
+        const lf_layer *behind = fuses ? &layers[i + 1] : NULL;
+        if (behind && tap(b, layer, LF_NO_TENSOR))
+            behind = NULL; // what the hint looks at must stand in memory
         switch (layer->kind) {
         case LF_LAYER_LINEAR:
             x = forward_linear(b, layer, behind, x);
@@ -159,12 +189,16 @@ static lf_tensor_id forward_layers(lf_builder *b, size_t first, size_t end, lf_t
             x = forward_residual(b, i, x);
             i += layer->span;
             break;
+        case LF_LAYER_HINT:
+            x = forward_hint(b, layer, x);
+            break;
         }
+        tap(b, behind ? behind : layer, x);
     }
     return x;
 }
 
 lf_tensor_id lf_builder_forward(lf_builder *b)
 {
-    return forward_layers(b, 0, b->params->model->layer_count, b->batch_x);
+    return forward_layers(b, 0, b->model->layer_count, b->batch_x);
 }

@@ -40,7 +40,7 @@ lf_tensor_id lf_builder_view(lf_builder *b, lf_region region, lf_dtype type, uin
     program->tensors = tensors;
     lf_tensor *tensor = &tensors[program->tensor_count];
     *tensor = (lf_tensor){ .region = region, .type = type, .rows = rows, .cols = cols, .offset = offset };
-    snprintf(tensor->name, sizeof tensor->name, "%s%.*s", prefix, LF_NAME_MAX - 8, name);
+    snprintf(tensor->name, sizeof tensor->name, "%s%.*s", prefix, LF_NAME_MAX - 1, name);
     return (lf_tensor_id)program->tensor_count++;
 }
 
@@ -74,13 +74,15 @@ lf_op *lf_builder_op(lf_builder *b, lf_op_kind kind, lf_phase phase, uint32_t in
 
 lf_tensor_id lf_builder_acts(lf_builder *b, uint32_t width, const char *prefix, const char *name)
 {
-    return lf_builder_tensor(b, LF_REGION_ACTS, b->program->real, b->params->batch, width, prefix, name);
+    char whole[48];
+    snprintf(whole, sizeof whole, "%s%s", b->prefix, prefix);
+    return lf_builder_tensor(b, LF_REGION_ACTS, b->program->real, b->params->batch, width, whole, name);
 }
 
 lf_tensor_id lf_builder_param(const lf_builder *b, const char *prefix, const lf_layer *layer, const char *part)
 {
-    char name[LF_NAME_MAX];
-    snprintf(name, sizeof name, "%s%.*s/%s", prefix, LF_LAYER_NAME_MAX, layer->name, part);
+    char name[LF_TENSOR_NAME_MAX];
+    snprintf(name, sizeof name, "%s%s%.*s/%s", b->prefix, prefix, LF_LAYER_NAME_MAX, layer->name, part);
     for (size_t i = 0; i < b->program->tensor_count; i++)
         if (!strcmp(b->program->tensors[i].name, name))
             return (lf_tensor_id)i;

@@ -21,6 +21,8 @@ const char *lf_layer_kind_name(const lf_layer *layer)
         return "layer_norm";
     case LF_LAYER_RESIDUAL:
         return "residual";
+    case LF_LAYER_HINT:
+        return "hint";
     default:
         return lf_activation_name(layer->activation);
     }
@@ -71,6 +73,9 @@ static bool check_options(const lf_layer *layer, size_t index, size_t count, lf_
                      layer->name, (double)layer->rate);
     else if (layer->kind == LF_LAYER_RESIDUAL && (!layer->span || layer->span >= count - index))
         lf_error_set(err, LF_EARG, "layer %zu (%s): needs at least one layer inside", index + 1, layer->name);
+    else if (layer->init == LF_INIT_NORMAL && !(layer->init_scale >= 0))
+        lf_error_set(err, LF_EARG, "layer %zu (%s): init_scale must be 0 or more, not %g", index + 1, layer->name,
+                     (double)layer->init_scale);
     else if (has_own_width(layer) && (!layer->inputs || !layer->outputs))
         lf_error_set(err, LF_EARG, "layer %zu (%s): needs at least 1 input and 1 output, not %u and %u", index + 1,
                      layer->name, layer->inputs, layer->outputs);
@@ -156,6 +161,9 @@ static void add_tensors(lf_model *model)
         if (layer->kind == LF_LAYER_LINEAR || (layer->kind == LF_LAYER_RESIDUAL && projects)) {
             add_tensor(model, i, "kernel", layer->inputs, layer->outputs, false, 0);
             add_tensor(model, i, "bias", 0, layer->outputs, false, 0);
+        } else if (layer->kind == LF_LAYER_HINT) {
+            add_tensor(model, i, "kernel", layer->inputs, layer->projected, false, 0);
+            add_tensor(model, i, "bias", 0, layer->projected, false, 0);
         } else if (batch_norm || layer->kind == LF_LAYER_LAYER_NORM) {
             add_tensor(model, i, "gamma", 0, layer->outputs, false, 1);
             add_tensor(model, i, "beta", 0, layer->outputs, false, 0);
@@ -167,15 +175,22 @@ static void add_tensors(lf_model *model)
     }
 }
 
-// One after the other; running statistics in a block of their own.
+// Kernels first, then the other parameters, so that what decays is one range; running statistics in a block of their
+// own.
 static void place_tensors(lf_model *model)
 {
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        lf_param *tensor = &model->tensors[i];
-        size_t *end = tensor->state ? &model->state_count : &model->block_count, size = lf_param_size(tensor);
-        tensor->offset = *end;
-        *end += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
-        model->param_count += tensor->state ? 0 : size;
+    for (int kernels = 1; kernels >= 0; kernels--) {
+        for (size_t i = 0; i < model->tensor_count; i++) {
+            lf_param *tensor = &model->tensors[i];
+            size_t *end = tensor->state ? &model->state_count : &model->block_count, size = lf_param_size(tensor);
+            if ((tensor->rows != 0) != kernels)
+                continue;
+            tensor->offset = *end;
+            *end += (size + LF_PARAM_ALIGN - 1) / LF_PARAM_ALIGN * LF_PARAM_ALIGN;
+            model->param_count += tensor->state ? 0 : size;
+        }
+        if (kernels)
+            model->decay_count = model->block_count;
     }
 }
 
@@ -239,7 +254,7 @@ float *lf_param_values(const lf_model *model, const lf_param *tensor)
 }
 
 // Variance of a kernel's elements. He, Zhang, Ren, Sun 2015; Glorot, Bengio 2010; LeCun, Bottou, Orr, Müller 1998.
-static double init_variance(lf_init init, double inputs, double outputs)
+static double init_variance(lf_init init, double inputs, double outputs, float scale)
 {
     switch (init) {
     case LF_INIT_HE_NORMAL:
@@ -251,6 +266,8 @@ static double init_variance(lf_init init, double inputs, double outputs)
     case LF_INIT_LECUN_NORMAL:
     case LF_INIT_LECUN_UNIFORM:
         return 1 / inputs;
+    case LF_INIT_NORMAL:
+        return (double)scale * (double)scale;
     default:
         return 0;
     }
@@ -258,7 +275,8 @@ static double init_variance(lf_init init, double inputs, double outputs)
 
 static bool init_is_normal(lf_init init)
 {
-    return init == LF_INIT_HE_NORMAL || init == LF_INIT_GLOROT_NORMAL || init == LF_INIT_LECUN_NORMAL;
+    return init == LF_INIT_NORMAL || init == LF_INIT_HE_NORMAL || init == LF_INIT_GLOROT_NORMAL ||
+           init == LF_INIT_LECUN_NORMAL;
 }
 
 static void init_tensor(const lf_model *model, uint32_t index, uint64_t seed)
@@ -267,13 +285,15 @@ static void init_tensor(const lf_model *model, uint32_t index, uint64_t seed)
     const lf_layer *layer = &model->layers[tensor->layer];
     float *values = lf_param_values(model, tensor);
     size_t size = lf_param_size(tensor);
-    bool linear = layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_RESIDUAL;
+    bool linear = layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_RESIDUAL || layer->kind == LF_LAYER_HINT;
     bool plain = linear && layer->init == LF_INIT_UNIFORM;
-    double variance = init_variance(layer->init, layer->inputs, layer->outputs);
+    double variance = init_variance(layer->init, layer->inputs, layer->outputs, layer->init_scale);
     float bound = (float)(plain ? 1 / sqrt(layer->inputs) : sqrt(3 * variance)), deviation = (float)sqrt(variance);
     for (size_t i = 0; i < size; i++)
         if (!linear || (!tensor->rows && !plain))
             values[i] = tensor->start;
+        else if (layer->init == LF_INIT_CONSTANT)
+            values[i] = layer->init_scale;
         else if (init_is_normal(layer->init))
             values[i] = deviation * lf_normal(seed, LF_STREAM_INIT, index, i);
         else
@@ -284,6 +304,7 @@ void lf_model_init(lf_model *model, uint64_t seed)
 {
     for (uint32_t i = 0; i < model->tensor_count; i++)
         init_tensor(model, i, seed);
+    model->run[0] = 0;
     model->initialised = true;
 }
 
@@ -308,15 +329,21 @@ static void write_number(FILE *out, const char *key, float value)
 
 static void write_layers(FILE *out, const lf_model *model, size_t first, size_t end)
 {
+    bool some = false;
     fputs("\"layers\":[", out);
     for (size_t i = first; i < end; i++) {
         const lf_layer *layer = &model->layers[i];
-        fprintf(out, "%s{\"kind\":\"%s\",\"name\":", i > first ? "," : "", lf_layer_kind_name(layer));
+        if (layer->kind == LF_LAYER_HINT)
+            continue;
+        fprintf(out, "%s{\"kind\":\"%s\",\"name\":", some ? "," : "", lf_layer_kind_name(layer));
+        some = true;
         write_json_text(out, layer->name);
         if (has_own_width(layer))
             fprintf(out, ",\"inputs\":%u,\"outputs\":%u", layer->inputs, layer->outputs);
         if (layer->kind == LF_LAYER_LINEAR || layer->kind == LF_LAYER_RESIDUAL)
             fprintf(out, ",\"init\":\"%s\"", lf_init_name(layer->init));
+        if (layer->init == LF_INIT_NORMAL || layer->init == LF_INIT_CONSTANT)
+            write_number(out, "init_scale", layer->init_scale);
         if (layer->activation == LF_ACT_LEAKY_RELU || layer->activation == LF_ACT_ELU)
             write_number(out, "alpha", layer->alpha);
         if (layer->kind == LF_LAYER_DROPOUT)

@@ -13,19 +13,23 @@
 
 // Each region is one block of memory, one buffer on a device.
 typedef enum lf_region {
-    LF_REGION_DATA,     // x of the resident rows, as stored (rows, features)
-    LF_REGION_TARGETS,  // labels u32 (rows) or values f32 (rows, outputs)
-    LF_REGION_SCALING,  // f32 (2, features): scale, then offset
-    LF_REGION_ORDER,    // u32: which resident row stands at each position
-    LF_REGION_SCHEDULE, // shaders/abi.h
-    LF_REGION_PARAMS,   // the model's block
-    LF_REGION_GRADS,    // the same layout
-    LF_REGION_MOMENTS,  // the optimizer's state, block after block of the same layout
-    LF_REGION_BATCH,    // the batch's x and y
-    LF_REGION_ACTS,     // activations and their gradients
-    LF_REGION_METRICS,  // shaders/abi.h
-    LF_REGION_STATE,    // the model's block of running statistics
-    LF_REGION_TEACHER,  // softened teacher outputs f32 of the resident rows (rows, outputs)
+    LF_REGION_DATA,           // x of the resident rows, as stored (rows, features)
+    LF_REGION_TARGETS,        // labels u32 (rows) or values f32 (rows, outputs)
+    LF_REGION_SCALING,        // f32 (2, features): scale, then offset
+    LF_REGION_ORDER,          // u32: which resident row stands at each position
+    LF_REGION_SCHEDULE,       // shaders/abi.h
+    LF_REGION_PARAMS,         // the model's block
+    LF_REGION_GRADS,          // the same layout
+    LF_REGION_MOMENTS,        // the optimizer's state, block after block of the same layout
+    LF_REGION_BATCH,          // the batch's x and y
+    LF_REGION_ACTS,           // activations and their gradients
+    LF_REGION_METRICS,        // shaders/abi.h
+    LF_REGION_STATE,          // the model's block of running statistics
+    LF_REGION_TEACHER,        // teacher outputs f32 of the resident rows (rows, outputs), softened for classes
+    LF_REGION_ROW_WEIGHTS,    // f32 (rows): weights of the resident rows
+    LF_REGION_AVERAGE,        // moving average of params, the same layout
+    LF_REGION_TEACHER_PARAMS, // blocks of teachers that run in the program, one after the other
+    LF_REGION_TEACHER_STATE,  // and their running statistics
     LF_REGION_COUNT,
 } lf_region;
 const char *lf_region_name(lf_region region);
@@ -40,8 +44,10 @@ typedef enum lf_phase {
 } lf_phase;
 const char *lf_phase_name(lf_phase phase);
 
+#define LF_TENSOR_NAME_MAX (LF_NAME_MAX + 48)
+
 typedef struct lf_tensor {
-    char name[LF_NAME_MAX];
+    char name[LF_TENSOR_NAME_MAX];
     lf_region region;
     lf_dtype type;
     uint32_t rows, cols; // row-major; a vector has rows 1
@@ -57,14 +63,23 @@ typedef int32_t lf_tensor_id; // index into lf_program.tensors
 typedef enum lf_op_kind {
     LF_OP_GATHER, // x[i] = data[order[first + i]] * scale + offset, y[i] = targets[…]; rows past the batch's are 0
     LF_OP_LINEAR, // z = x·kernel + bias, y = act(z)
-    LF_OP_ACTIVATION,    // y = act(x)
-    LF_OP_CROSS_ENTROPY, // row loss = logsumexp(z) - z[label]; dz = (softmax(z) - onehot) / rows
-    LF_OP_MSE,           // row loss = mean over outputs of (z - t)²; dz = 2 (z - t) / (outputs rows)
+    LF_OP_ACTIVATION, // y = act(x)
+    // Losses. w: the row's weight, 1 without `weights`; dz = w · inv_weight · derivative of the row's loss by z;
+    // metrics as in abi.h, the loss times w. Rows past the batch's give zeros.
+    LF_OP_CROSS_ENTROPY, // logsumexp(z) - (1 - s) z[label] - s mean(z), s: label_smoothing
+    LF_OP_VALUE_LOSS, // share · mean over outputs of (1 - a) l(z, t) + a (z - teacher)², a: soft_weight, 0 without a
+                      // teacher; l by `value`, see abi.h. `adds`: adds to the metric `loss` and leaves the others
     LF_OP_ACTIVATION_DX, // dx = dy ⊙ act'(saved)
     LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
+    // Optimizers, see names.c's table for operands; g = clamp(scale · grads, ±clip_value), scale 1 without operand, no
+    // clamp where clip_value is 0. They do nothing at a step whose schedule row has updates 0.
     LF_OP_SGD,
-    LF_OP_ADAM,          // and adamw, which decays the weights themselves
+    LF_OP_ADAM,    // and adamw, which decays the weights themselves
+    LF_OP_RMSPROP, // g += decay w; v = beta2 v + (1 - beta2) g²; d = g / (√v + ε); m = momentum m + d, w -= lr m;
+                   // without m: w -= lr d
+    LF_OP_LION,    // d = sign(beta1 m + (1 - beta1) g), 0 of 0; w -= lr (d + decay w); m = beta2 m + (1 - beta2) g
+    LF_OP_LAMB, // m, v as adam; grads = step_size m / (√v · inv_sqrt_correct2 + ε) + decay w; leaves w to trust and sgd
     LF_OP_DROPOUT,       // y = x · keep / (1 - rate); keep is drawn by (seed, step, stream, element); its own gradient
     LF_OP_ADD,           // y = a + b
     LF_OP_LAYER_NORM,    // y = (x - mean) · rstd · gamma + beta over each row; stats: mean, rstd
@@ -74,7 +89,13 @@ typedef enum lf_op_kind {
     LF_OP_BATCH_NORM_DX, // gradient to x through the statistics of its column; uses dgamma and dbeta
     LF_OP_NORM_DW,       // dgamma = column sums of dy · (x - mean) · rstd, dbeta = column sums of dy
     LF_OP_GATHER_ROWS,   // out[i] = source[order[first + i]], f32 rows; rows past the batch's are zero
-    LF_OP_DISTILL,       // see distill.comp: alpha T² KL(teacher ‖ softmax(z / T)) + (1 - alpha) cross-entropy
+    LF_OP_DISTILL, // see distill.comp: alpha T² KL(teacher ‖ softmax(z / T)) + (1 - alpha) cross-entropy, smoothed
+    LF_OP_SOFTEN,  // out = (adds: out) + share softmax(z / temperature); temperature 0: share z
+    LF_OP_ACCUMULATE,  // sum = grads where the row has begins 1, else sum + grads
+    LF_OP_SUM_SQUARES, // out[i] = sum of x² over elements i CHUNK … (i + 1) CHUNK - 1, CHUNK = LF_SQUARES_CHUNK
+    LF_OP_CLIP,        // scale = min(1, clip_norm / (√Σ partials + 1e-6))
+    LF_OP_TRUST,       // scale = √Σ weights / √Σ direction; 1 if either sum is 0
+    LF_OP_AVERAGE,     // average += share (params - average), where the row has updates 1
     LF_OP_COUNT,
 } lf_op_kind;
 
@@ -89,11 +110,26 @@ enum {
 };
 enum { LF_LINEAR_X, LF_LINEAR_KERNEL, LF_LINEAR_BIAS, LF_LINEAR_Y, LF_LINEAR_Z };
 enum { LF_ACTIVATION_X, LF_ACTIVATION_Y };
-enum { LF_LOSS_Z, LF_LOSS_TARGET, LF_LOSS_SCHEDULE, LF_LOSS_METRICS, LF_LOSS_DZ }; // cross_entropy and mse
+enum {
+    LF_LOSS_Z,
+    LF_LOSS_TARGET, // label u32 (batch) or values (batch, outputs)
+    LF_LOSS_SCHEDULE,
+    LF_LOSS_METRICS,
+    LF_LOSS_DZ,
+    LF_LOSS_TEACHER, // (batch, outputs): distill needs it, value_loss may have it, cross_entropy has none
+    LF_LOSS_WEIGHTS, // (batch, 1)
+};
 enum { LF_ACTIVATION_DX_DY, LF_ACTIVATION_DX_SAVED, LF_ACTIVATION_DX_DX };
 enum { LF_LINEAR_DX_DY, LF_LINEAR_DX_KERNEL, LF_LINEAR_DX_SAVED, LF_LINEAR_DX_DX };
 enum { LF_LINEAR_DW_X, LF_LINEAR_DW_DY, LF_LINEAR_DW_DKERNEL, LF_LINEAR_DW_DBIAS };
-enum { LF_UPDATE_SCHEDULE, LF_UPDATE_GRADS, LF_UPDATE_PARAMS, LF_UPDATE_M, LF_UPDATE_V }; // sgd (m?, no v) and adam
+enum { // the optimizers; views of one range of the blocks; `scale` is one number
+    LF_UPDATE_SCHEDULE,
+    LF_UPDATE_GRADS,
+    LF_UPDATE_PARAMS,
+    LF_UPDATE_M,
+    LF_UPDATE_V,
+    LF_UPDATE_SCALE
+};
 
 enum { LF_DROPOUT_X, LF_DROPOUT_SCHEDULE, LF_DROPOUT_Y };
 enum { LF_ADD_A, LF_ADD_B, LF_ADD_Y };
@@ -113,7 +149,12 @@ enum {
 enum { LF_NORM_DW_X, LF_NORM_DW_DY, LF_NORM_DW_STATS, LF_NORM_DW_DGAMMA, LF_NORM_DW_DBETA };
 
 enum { LF_GATHER_ROWS_SOURCE, LF_GATHER_ROWS_ORDER, LF_GATHER_ROWS_SCHEDULE, LF_GATHER_ROWS_OUT };
-enum { LF_DISTILL_TEACHER = LF_LOSS_DZ + 1 }; // distill: the operands of the losses, then the softened teacher
+enum { LF_SOFTEN_Z, LF_SOFTEN_OUT };
+enum { LF_ACCUMULATE_SCHEDULE, LF_ACCUMULATE_GRADS, LF_ACCUMULATE_SUM };
+enum { LF_SUM_SQUARES_X, LF_SUM_SQUARES_OUT }; // (1, n) -> (1, partials)
+enum { LF_CLIP_PARTIALS, LF_CLIP_SCALE };      // (1, partials) -> (1, 1)
+enum { LF_TRUST_WEIGHTS, LF_TRUST_DIRECTION, LF_TRUST_SCALE };
+enum { LF_AVERAGE_SCHEDULE, LF_AVERAGE_PARAMS, LF_AVERAGE_AVERAGE };
 
 #define LF_OPERAND_MAX 8
 
@@ -134,31 +175,57 @@ typedef struct lf_op {
     lf_tensor_id operands[LF_OPERAND_MAX];
     uint32_t rows;            // batch; 1 for the optimizers
     uint32_t inputs, outputs; // widths of the layer; gather, losses and activations: both are the row's width;
-                              // optimizers: outputs is the number of elements of the block
+                              // sweeps and sum_squares: outputs is the number of elements, rows 1; clip and trust: of
+                              // the partial sums
     lf_activation activation; // linear, activation, activation_dx, linear_dx
     float alpha;              // of the activation
-    float beta1, beta2, eps;  // adam
-    float momentum;           // sgd
+    float beta1, beta2, eps;  // adam, lion, lamb; rmsprop: beta2, eps
+    float momentum;           // sgd, rmsprop
     float weight_decay;
+    float clip_value;               // optimizers; 0: none
+    float clip_norm;                // clip
+    float share;                    // soften, average, value_loss
+    bool adds;                      // soften, value_loss
+    uint32_t value;                 // value_loss: LF_VALUE_*
+    float delta;                    // value_loss: huber
+    float label_smoothing;          // cross_entropy, distill
     float rate;                     // dropout
     uint32_t stream;                // dropout: the layer's index in the model
     bool training;                  // batch_stats: of the batch, and the running ones move; else the running ones
     bool by_row;                    // norm_dw: stats by row (layer_norm), not by column
-    float soft_weight, temperature; // distill: alpha and T
+    float soft_weight, temperature; // distill: alpha and T; value_loss: soft_weight; soften: temperature
     bool decoupled;                 // adamw: the decay does not pass through the moments
     bool nesterov;                  // sgd
     bool barrier; // an earlier operation since the last barrier touches the same memory (see hazards.c)
 } lf_op;
 
-typedef enum lf_loss { LF_LOSS_NONE, LF_LOSS_CROSS_ENTROPY, LF_LOSS_MSE, LF_LOSS_COUNT } lf_loss;
+typedef enum lf_loss {
+    LF_LOSS_NONE,
+    LF_LOSS_CROSS_ENTROPY,
+    LF_LOSS_BINARY_CROSS_ENTROPY, // of logits
+    LF_LOSS_MSE,
+    LF_LOSS_MAE,
+    LF_LOSS_HUBER,
+    LF_LOSS_COUNT
+} lf_loss;
 const char *lf_loss_name(lf_loss loss);
 bool lf_loss_find(const char *name, lf_loss *out);
+bool lf_loss_of_classes(lf_loss loss); // targets are class numbers; else values
+
+typedef struct lf_loss_options {
+    float label_smoothing; // cross_entropy, at least 0, below 1: that part of the target is spread over all classes
+                           // evenly
+    float delta;           // huber: where the parabola ends; above 0
+} lf_loss_options;
 
 typedef enum lf_optimizer_kind {
     LF_OPTIMIZER_NONE,
     LF_OPTIMIZER_SGD,
     LF_OPTIMIZER_ADAM,
     LF_OPTIMIZER_ADAMW,
+    LF_OPTIMIZER_RMSPROP, // Tieleman, Hinton 2012
+    LF_OPTIMIZER_LION,    // Chen et al. 2023
+    LF_OPTIMIZER_LAMB,    // You et al. 2020
     LF_OPTIMIZER_COUNT
 } lf_optimizer_kind;
 const char *lf_optimizer_name(lf_optimizer_kind kind);
@@ -168,19 +235,32 @@ typedef struct lf_optimizer {
     double lr; // not used by compile: it stands in the schedule
     float momentum;
     bool nesterov;
-    float beta1, beta2, eps;
+    float beta1, beta2, eps; // rmsprop: beta2 is PyTorch's alpha
     float weight_decay;
+    bool decay_bias;  // biases and the norms' parameters decay too; lamb: and are scaled by their norms too
+    float clip_norm;  // of the whole gradient; 0: none. At most one of clip_norm and clip_value
+    float clip_value; // of each of its numbers; 0: none
 } lf_optimizer;
-lf_optimizer lf_optimizer_default(lf_optimizer_kind kind);    // PyTorch's defaults
-unsigned lf_optimizer_moments(const lf_optimizer *optimizer); // blocks of state: adam 2, sgd with momentum 1, else 0
+lf_optimizer lf_optimizer_default(lf_optimizer_kind kind); // PyTorch's defaults; lion and lamb: their papers'
+
+// Blocks of state.
+typedef enum lf_moment { LF_MOMENT_M, LF_MOMENT_V, LF_MOMENT_COUNT } lf_moment;
+const char *lf_moment_name(lf_moment moment); // "m", "v"
+bool lf_optimizer_keeps(const lf_optimizer *optimizer, lf_moment moment);
 
 typedef struct lf_compile_params {
     const lf_model *model;
     struct {
         bool on;
         float alpha, temperature;
-    } distill;              // with cross_entropy: a softened teacher stands beside the labels
-    lf_loss loss;           // LF_LOSS_NONE: forward only (predict)
+        const lf_model *const *teachers; // run in the program, at every step; hints of the model look at the first
+        unsigned teacher_count;          // 0: their outputs stand in the region `teacher`
+    } distill;                           // the teachers' outputs stand beside the targets
+    lf_loss loss;                        // LF_LOSS_NONE: forward only (predict)
+    lf_loss_options loss_options;
+    bool weighted;          // rows have weights
+    bool accumulates;       // several batches share an update: see `begins` and `updates` of the schedule
+    float average;          // decay of the moving average of the weights; 0: none
     lf_optimizer optimizer; // kind LF_OPTIMIZER_NONE: load and forward only (evaluate, predict)
     uint32_t batch;         // rows a step
     lf_dtype stored;        // type of the data region
@@ -200,7 +280,10 @@ typedef struct lf_program {
     size_t region_size[LF_REGION_COUNT]; // bytes, a multiple of 256; 0: not used
     lf_tensor_id output;                 // the model's output (batch, outputs), in acts
     // Whole-region tensors that train/ fills and reads; LF_NO_TENSOR where the program has none.
-    lf_tensor_id data, targets, scaling, order, schedule, weights, grads, m, v, metrics, state, teacher;
+    lf_tensor_id data, targets, scaling, order, schedule, weights, grads, metrics, state, teacher;
+    lf_tensor_id moment[LF_MOMENT_COUNT];
+    lf_tensor_id row_weights, average;
+    lf_tensor_id teacher_params, teacher_state; // (1, floats): block after block in the order of the teachers
 } lf_program;
 
 // Compiles. NULL on failure, with a message that names the option.

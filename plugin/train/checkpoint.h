@@ -23,14 +23,28 @@ bool lf_model_take_weights(lf_model *model, const lf_model_file *file, const cha
 // Where a training is. `options` is text that must be equal for a resume to be the same training.
 typedef struct lf_train_place {
     uint64_t epoch, step, position, seed;
+    lf_sums sums; // of the epoch so far
     const lf_optimizer *optimizer;
     double best; // of a plateau schedule: see lf_train_state; HUGE_VAL: none
     uint64_t waited, reductions;
+    double monitor_best;       // of what the training watches; NaN: none yet
+    uint64_t monitor_epoch;    // that had it, from 1; 0: none yet
+    const float *best_weights; // params, then state, of that epoch; borrowed; NULL: not kept
+    const uint64_t *rows;      // of the batch that failed, where they are to be told; borrowed
+    size_t row_count;
     char schedule[LF_SCHEDULE_TEXT];
-    char options[1536];
+    char options[3072];
 } lf_train_place;
 
-// Reads weights (into model->params) and moments from the session, and writes a checkpoint.
+// The blocks of a program that change from update to update, beside the weights, and their names in a file.
+typedef struct lf_train_block {
+    lf_tensor_id id;
+    const char *name; // "m", "v", "average"
+} lf_train_block;
+#define LF_TRAIN_BLOCK_MAX (LF_MOMENT_COUNT + 1)
+size_t lf_train_blocks(const lf_program *program, lf_train_block blocks[LF_TRAIN_BLOCK_MAX]);
+
+// Reads weights (into model->params) and the other blocks from the session, and writes a checkpoint.
 bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, const lf_train_place *place,
                         lf_error *err);
 
@@ -38,5 +52,11 @@ bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, 
 // The file is kept for lf_checkpoint_restore once there is a session.
 lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_place *place, lf_error *err);
 bool lf_checkpoint_restore(const lf_model_file *file, const lf_model *model, lf_session *session, lf_error *err);
+// The weights of the best epoch, params, then state; false: the file has none.
+bool lf_checkpoint_take_best(const lf_model_file *file, const lf_model *model, float *best);
+
+// Gives the file at `path` a second name <stem>-<step>.h5, and deletes the oldest such files but `keep`. Any that are
+// named otherwise stay.
+bool lf_checkpoint_keep(const char *path, uint64_t step, unsigned keep, lf_error *err);
 
 #endif

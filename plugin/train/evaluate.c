@@ -3,13 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/session.h"
-#include "train/train.h"
+#include "train/scores.h"
 
 typedef struct pass {
     const lf_evaluate_params *params;
     lf_session *session;
-    lf_sums sums;
+    lf_scores scores;
     double seconds;
     // prediction
     lf_predict_fn *rows;
@@ -28,7 +27,7 @@ static bool stopped(const lf_evaluate_params *params, lf_error *err)
 static bool add_piece(void *user, const lf_piece *piece, lf_error *err)
 {
     pass *p = user;
-    lf_piece_add(piece, &p->sums);
+    lf_scores_add(&p->scores, piece);
     p->seconds += piece->seconds;
     return !stopped(p->params, err);
 }
@@ -52,6 +51,8 @@ static bool run(const lf_evaluate_params *params, pass *p, lf_device_info *info,
                                                          .data = params->data,
                                                          .part = params->part,
                                                          .loss = params->loss,
+                                                         .loss_options = params->loss_options,
+                                                         .class_weights = params->class_weights,
                                                          .batch = params->batch,
                                                          .passes = 1,
                                                          .budget = params->window },
@@ -78,13 +79,24 @@ bool lf_evaluate(const lf_evaluate_params *params, lf_evaluation *result, lf_err
 {
     pass p = { .params = params };
     memset(result, 0, sizeof *result);
-    if (!run(params, &p, &result->device, err))
+    if (params->class_weights &&
+        (!lf_loss_of_classes(params->loss) || params->class_weight_count != params->model->outputs)) {
+        lf_error_set(err, LF_EARG, "class_weights has %u numbers, but the model has %u outputs, and the loss is \"%s\"",
+                     params->class_weight_count, params->model->outputs, lf_loss_name(params->loss));
         return false;
-    result->rows = p.sums.rows;
-    result->loss = p.sums.loss / (double)p.sums.rows;
-    result->accuracy = params->loss == LF_LOSS_CROSS_ENTROPY ? p.sums.hits / (double)p.sums.rows : (double)NAN;
+    }
+    bool ok = lf_scores_init(&p.scores, params->loss, params->model->outputs, params->top_k, err) &&
+              run(params, &p, &result->device, err) && lf_scores_finish(&p.scores, result, err);
+    lf_scores_destroy(&p.scores);
+    if (ok && !lf_loss_of_classes(params->loss)) {
+        double spread;
+        ok = lf_targets_spread(params->data, params->part, &spread, err);
+        result->r2 = 1 - result->mse * (double)result->rows / spread;
+        if (!isfinite(result->r2)) // every target is the same
+            result->r2 = (double)NAN;
+    }
     result->seconds = p.seconds;
-    return true;
+    return ok;
 }
 
 bool lf_predict(const lf_evaluate_params *params, lf_predict_fn *rows, void *user, lf_error *err)

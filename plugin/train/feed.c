@@ -1,5 +1,6 @@
 #include "train/feed.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,11 @@ struct lf_feed {
     bool resident;
     uint64_t pass, position; // of the next stretch that lf_feed_next gives
     uint32_t *order;         // [stretch_rows]
+    uint64_t *rows;          // [stretch_rows]: of the part, by position
+    float *weights;          // [stretch_rows]: by position of the stretch on the device; NULL without weights
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
-    uint64_t *rows; // [stretch_rows]
+    float *w;       // [stretch_rows]; when everything is resident [rows of the part]; NULL without weights
     float *teacher; // [stretch_rows * outputs]; NULL without a teacher
     pthread_t reader;
     bool reader_started;
@@ -27,19 +30,32 @@ struct lf_feed {
     lf_error reader_error;
 };
 
-uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t batch, uint64_t budget, uint64_t max_tensor)
+uint64_t lf_row_bytes_sum(lf_row_bytes row)
 {
-    uint64_t all = row.x + row.y + row.teacher, widest = row.x > row.y ? row.x : row.y;
+    return row.x + row.y + row.w + row.teacher;
+}
+
+uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor)
+{
+    uint64_t all = lf_row_bytes_sum(row), widest = row.x > row.y ? row.x : row.y;
     if (row.teacher > widest)
         widest = row.teacher;
-    if (all * rows <= budget && widest * rows <= max_tensor && rows <= UINT32_MAX - batch)
+    if (all * rows <= budget && widest * rows <= max_tensor && rows <= UINT32_MAX - unit)
         return (uint32_t)rows;
     uint64_t most = budget / 2 / all;
     if (most > max_tensor / widest)
         most = max_tensor / widest;
     if (most > UINT32_MAX)
         most = UINT32_MAX;
-    return (uint32_t)(most / batch * batch);
+    return (uint32_t)(most / unit * unit);
+}
+
+void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pass, uint64_t position, uint32_t count,
+                  uint64_t *rows)
+{
+    lf_permutation order = lf_permutation_make(seed, LF_STREAM_SHUFFLE, (uint32_t)pass, part->rows);
+    for (uint32_t i = 0; i < count; i++)
+        rows[i] = shuffle ? lf_permutation_at(&order, position + i) : position + i;
 }
 
 static uint32_t rows_of_next(const lf_feed *feed)
@@ -59,25 +75,41 @@ static void advance(const lf_feed *feed, uint64_t *pass, uint64_t *position)
     }
 }
 
-static uint64_t row_at(const lf_feed *feed, const lf_permutation *order, uint64_t position)
+// `first` and `numbers`: which rows they are; without `numbers`, consecutive ones.
+static bool check_targets(const lf_feed *feed, const float *y, uint64_t first, const uint64_t *numbers, size_t count,
+                          lf_error *err)
 {
-    return feed->p.shuffle ? lf_permutation_at(order, position) : position;
+    size_t outputs = feed->part->outputs;
+    for (size_t i = 0; i < count * outputs; i++)
+        if (!(y[i] >= 0 && y[i] <= 1)) {
+            size_t row = i / outputs;
+            lf_error_set(err, LF_EDATA, "%s: value %g at row %" PRIu64 " is outside 0..1, which the loss needs",
+                         feed->part->y_path, (double)y[i], numbers ? numbers[row] : first + row);
+            return false;
+        }
+    return true;
 }
 
-static lf_permutation pass_order(const lf_feed *feed, uint64_t pass)
+// Targets and weights as the device takes them, from those that were read.
+static void finish_rows(const lf_feed *feed, const lf_rows_out *rows, size_t count)
 {
-    return lf_permutation_make(feed->p.seed, LF_STREAM_SHUFFLE, (uint32_t)pass, feed->part->rows);
+    const float *class_weights = feed->p.class_weights;
+    const uint32_t *labels = rows->y;
+    for (size_t i = 0; rows->w && class_weights && i < count; i++)
+        rows->w[i] *= class_weights[labels[i]];
+    for (size_t i = 0; rows->y && feed->p.numbers && i < count; i++)
+        ((float *)rows->y)[i] = (float)labels[i];
 }
 
 static bool read_window(lf_feed *feed, uint64_t pass, uint64_t position, uint32_t count, lf_error *err)
 {
-    void *y = feed->p.row.y ? feed->y : NULL;
-    if (!feed->p.shuffle)
-        return lf_dataset_read_span(feed->p.data, feed->p.part, position, count, feed->x, y, err);
-    lf_permutation order = pass_order(feed, pass);
-    for (uint32_t i = 0; i < count; i++)
-        feed->rows[i] = lf_permutation_at(&order, position + i);
-    return lf_dataset_read(feed->p.data, feed->p.part, feed->rows, count, feed->x, y, err);
+    const lf_rows_out out = { feed->x, feed->p.row.y ? feed->y : NULL, feed->w };
+    lf_feed_rows(feed->part, feed->p.shuffle, feed->p.seed, pass, position, count, feed->rows);
+    bool ok = feed->p.shuffle ? lf_dataset_read(feed->p.data, feed->p.part, feed->rows, count, &out, err)
+                              : lf_dataset_read_span(feed->p.data, feed->p.part, position, count, &out, err);
+    if (ok)
+        finish_rows(feed, &out, count);
+    return ok && (!feed->p.unit_targets || check_targets(feed, out.y, 0, feed->rows, count, err));
 }
 
 static void *reader_main(void *user)
@@ -125,20 +157,24 @@ static bool write_teacher(lf_feed *feed, const float *outputs, uint64_t count, l
 static bool write_window_teacher(lf_feed *feed, uint32_t count, lf_error *err)
 {
     size_t width = teacher_width(feed);
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t row = feed->p.shuffle ? feed->rows[i] : feed->position + i;
-        memcpy(feed->teacher + i * width, feed->p.teacher + row * width, width * sizeof *feed->teacher);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(feed->teacher + i * width, feed->p.teacher + feed->rows[i] * width, width * sizeof *feed->teacher);
     return write_teacher(feed, feed->teacher, count, err);
 }
 
-static bool write_rows(lf_feed *feed, uint32_t at, const void *x, const void *y, size_t count, lf_error *err)
+static bool write_column(lf_feed *feed, lf_region region, size_t row, uint32_t at, const void *values, size_t count,
+                         lf_error *err)
 {
-    size_t row = feed->p.row.x, target = feed->p.row.y;
-    lf_buffer *const *region = feed->p.regions->region;
-    return lf_device_buffer_write(feed->p.device, region[LF_REGION_DATA], at * row, x, count * row, err) &&
-           (!target ||
-            lf_device_buffer_write(feed->p.device, region[LF_REGION_TARGETS], at * target, y, count * target, err));
+    return !row ||
+           lf_device_buffer_write(feed->p.device, feed->p.regions->region[region], at * row, values, count * row, err);
+}
+
+static bool write_rows(lf_feed *feed, uint32_t at, const lf_rows_out *rows, size_t count, lf_error *err)
+{
+    const lf_row_bytes *row = &feed->p.row;
+    return write_column(feed, LF_REGION_DATA, row->x, at, rows->x, count, err) &&
+           write_column(feed, LF_REGION_TARGETS, row->y, at, rows->y, count, err) &&
+           write_column(feed, LF_REGION_ROW_WEIGHTS, row->w, at, rows->w, count, err);
 }
 
 // In pieces, so that the host never holds the whole data beside the device.
@@ -149,13 +185,19 @@ static bool upload_all(lf_feed *feed, lf_error *err)
     if (piece > part->rows)
         piece = part->rows;
     void *x = malloc(piece * row), *y = malloc(piece * target + 1);
-    bool ok = x && y;
+    if (feed->p.row.w)
+        feed->w = calloc(part->rows, sizeof *feed->w);
+    bool ok = x && y && (feed->w || !feed->p.row.w);
     if (!ok)
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, piece);
     for (uint64_t first = 0; ok && first < part->rows; first += piece) {
         size_t count = part->rows - first < piece ? part->rows - first : piece;
-        ok = lf_dataset_read_span(feed->p.data, feed->p.part, first, count, x, target ? y : NULL, err) &&
-             write_rows(feed, (uint32_t)first, x, y, count, err);
+        const lf_rows_out out = { x, target ? y : NULL, feed->w ? feed->w + first : NULL };
+        ok = lf_dataset_read_span(feed->p.data, feed->p.part, first, count, &out, err);
+        if (ok)
+            finish_rows(feed, &out, count);
+        ok = ok && (!feed->p.unit_targets || check_targets(feed, out.y, first, NULL, count, err)) &&
+             write_rows(feed, (uint32_t)first, &out, count, err);
     }
     ok = ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err));
     free(x);
@@ -168,10 +210,11 @@ static bool start_reader(lf_feed *feed, lf_error *err)
     const lf_part *part = feed->part;
     feed->x = malloc(feed->stretch_rows * feed->p.row.x);
     feed->y = malloc(feed->stretch_rows * feed->p.row.y + 1);
-    feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
+    if (feed->p.row.w)
+        feed->w = calloc(feed->stretch_rows, sizeof *feed->w);
     if (feed->p.teacher)
         feed->teacher = calloc(feed->stretch_rows * teacher_width(feed), sizeof *feed->teacher);
-    if (!feed->x || !feed->y || !feed->rows || (feed->p.teacher && !feed->teacher)) {
+    if (!feed->x || !feed->y || (feed->p.teacher && !feed->teacher) || (feed->p.row.w && !feed->w)) {
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for a window of %u rows", part->x_path, feed->stretch_rows);
         return false;
     }
@@ -204,9 +247,12 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->stretch_rows = compiled->positions;
     if (!feed->resident && compiled->rows < feed->stretch_rows)
         feed->stretch_rows = compiled->rows;
-    feed->stretch_rows = feed->stretch_rows / compiled->batch * compiled->batch;
+    feed->stretch_rows = feed->stretch_rows / params->unit * params->unit;
     feed->order = calloc(feed->stretch_rows, sizeof *feed->order);
-    if (!feed->order) {
+    feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
+    if (params->row.w)
+        feed->weights = calloc(feed->stretch_rows, sizeof *feed->weights);
+    if (!feed->order || !feed->rows || (params->row.w && !feed->weights)) {
         lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
         goto error;
     }
@@ -230,6 +276,8 @@ void lf_feed_destroy(lf_feed *feed)
     pthread_mutex_destroy(&feed->lock);
     free(feed->x);
     free(feed->y);
+    free(feed->w);
+    free(feed->weights);
     free(feed->rows);
     free(feed->teacher);
     free(feed->order);
@@ -251,24 +299,33 @@ static bool take_window(lf_feed *feed, uint32_t count, lf_error *err)
         *err = feed->reader_error;
         return false;
     }
-    return write_rows(feed, 0, feed->x, feed->y, count, err) &&
-           (!feed->p.teacher || write_window_teacher(feed, count, err));
+    const lf_rows_out window = { feed->x, feed->y, feed->w };
+    return write_rows(feed, 0, &window, count, err) && (!feed->p.teacher || write_window_teacher(feed, count, err));
+}
+
+// Before the reader overwrites them.
+static void take_weights(lf_feed *feed, uint32_t count)
+{
+    for (uint32_t i = 0; feed->weights && i < count; i++)
+        feed->weights[i] = feed->w[feed->order[i]];
 }
 
 bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
 {
     uint32_t count = rows_of_next(feed);
-    *stretch = (lf_stretch){ feed->pass, feed->position, count };
+    *stretch = (lf_stretch){ feed->pass, feed->position, count, feed->weights };
     if (feed->resident) {
-        lf_permutation order = pass_order(feed, feed->pass);
+        lf_feed_rows(feed->part, feed->p.shuffle, feed->p.seed, feed->pass, feed->position, count, feed->rows);
         for (uint32_t i = 0; i < count; i++)
-            feed->order[i] = (uint32_t)row_at(feed, &order, feed->position + i);
+            feed->order[i] = (uint32_t)feed->rows[i];
+        take_weights(feed, count);
         advance(feed, &feed->pass, &feed->position);
     } else {
         if (!take_window(feed, count, err))
             return false;
         for (uint32_t i = 0; i < count; i++)
             feed->order[i] = i;
+        take_weights(feed, count);
         pthread_mutex_lock(&feed->lock);
         advance(feed, &feed->pass, &feed->position);
         feed->state = feed->pass < feed->p.passes ? READER_READS : READER_IDLE;

@@ -14,13 +14,18 @@ typedef struct lf_feed lf_feed;
 
 // Bytes of one row on the device.
 typedef struct lf_row_bytes {
-    uint64_t x, y, teacher; // y and teacher 0: there are none
+    uint64_t x, y, w, teacher; // y, w and teacher 0: there are none
 } lf_row_bytes;
+uint64_t lf_row_bytes_sum(lf_row_bytes row);
 
 typedef struct lf_feed_params {
     lf_dataset *data; // borrowed
     lf_part_id part;
     lf_row_bytes row;
+    bool numbers;               // class numbers become values f32: the loss is one of values
+    bool unit_targets;          // values of targets must be in 0..1
+    const float *class_weights; // [classes], borrowed: a row's weight is multiplied by its class's; NULL: none
+    uint32_t unit;              // rows that stay together in a stretch: those of an update
     const lf_program *program;  // borrowed; its rows and positions are the window and the most rows of a stretch
     lf_device *device;          // borrowed
     const lf_bindings *regions; // borrowed; `order`, `data` and `targets` are written
@@ -35,12 +40,17 @@ typedef struct lf_feed_params {
 typedef struct lf_stretch {
     uint64_t pass, position;
     uint32_t rows;
+    const float *weights; // by position, with lf_row_bytes.w; valid until the next stretch; else NULL
 } lf_stretch;
 
 // The rows that the data region should hold: all, or, if they take more than `budget` bytes or than the device can
-// bind, as many whole batches as keep the window on the device and the one being read within the budget.
-// 0 when not even one batch fits.
-uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t batch, uint64_t budget, uint64_t max_tensor);
+// bind, as many whole units as keep the window on the device and the one being read within the budget.
+// 0 when not even one unit fits.
+uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor);
+
+// The rows at consecutive positions of a pass.
+void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pass, uint64_t position, uint32_t count,
+                  uint64_t *rows);
 
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
 void lf_feed_destroy(lf_feed *feed);

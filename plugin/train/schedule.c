@@ -94,9 +94,9 @@ static double one_cycle(const lf_schedule *s, double lr, double t, double length
     return between(lr, end, last > peak ? (t - peak) / (last - peak) : 1);
 }
 
-double lf_schedule_lr(const lf_schedule *s, double lr, const lf_span *span, uint64_t step)
+double lf_schedule_lr(const lf_schedule *s, double lr, const lf_span *span, uint64_t update)
 {
-    uint64_t at = s->per_epoch ? step / span->epoch_steps : step;
+    uint64_t at = s->per_epoch ? update / span->epoch_steps : update;
     uint64_t all = s->per_epoch ? (span->steps + span->epoch_steps - 1) / span->epoch_steps : span->steps;
     if ((double)at < s->warmup)
         return lr * ((double)at + 1) / s->warmup;
@@ -122,11 +122,10 @@ double lf_schedule_lr(const lf_schedule *s, double lr, const lf_span *span, uint
     }
 }
 
-void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t step, struct lf_schedule_row *row)
+void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t update, struct lf_schedule_row *row)
 {
-    double update = (double)step + 1;
-    row->step = (uint32_t)step;
+    double t = (double)update + 1, scale = optimizer->kind == LF_OPTIMIZER_LAMB ? 1 : lr;
     row->lr = (float)lr;
-    row->step_size = (float)(lr / (1 - pow((double)optimizer->beta1, update)));
-    row->inv_sqrt_correct2 = (float)(1 / sqrt(1 - pow((double)optimizer->beta2, update)));
+    row->step_size = (float)(scale / (1 - pow((double)optimizer->beta1, t)));
+    row->inv_sqrt_correct2 = (float)(1 / sqrt(1 - pow((double)optimizer->beta2, t)));
 }

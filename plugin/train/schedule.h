@@ -18,13 +18,14 @@ typedef enum lf_schedule_kind {
     LF_SCHEDULE_COSINE,    // final + (lr - final) · (1 + cos(π t / T)) / 2; Loshchilov, Hutter 2017, without restarts
     LF_SCHEDULE_LINEAR,    // lr + (final - lr) · t / T
     LF_SCHEDULE_ONE_CYCLE, // cosines from lr / div up to lr over `rise` of T, then down to final; Smith, Topin 2018
-    LF_SCHEDULE_PLATEAU,   // lr · factor^n, n counted by the training: see lf_plateau
+    LF_SCHEDULE_PLATEAU,   // lr · factor^n, n counted by the training
     LF_SCHEDULE_COUNT,
 } lf_schedule_kind;
 
 #define LF_MILESTONE_MAX 16
 
-// t counts steps, or epochs, from the end of the warm-up; T is the length of the whole training without it.
+// t counts updates (steps, where batches do not accumulate), or epochs, from the end of the warm-up; T is the length of
+// the whole training without it.
 typedef struct lf_schedule {
     lf_schedule_kind kind;
     bool per_epoch;
@@ -47,7 +48,7 @@ bool lf_schedule_check(const lf_schedule *schedule, lf_error *err);
 
 // Lengths of the training that the schedule spans.
 typedef struct lf_span {
-    uint64_t steps, epoch_steps; // in all; in an epoch
+    uint64_t steps, epoch_steps; // updates in all; in an epoch
 } lf_span;
 
 // Everything that its rates depend on, as text of at most LF_SCHEDULE_TEXT bytes. Rates that do not depend on the
@@ -55,13 +56,13 @@ typedef struct lf_span {
 #define LF_SCHEDULE_TEXT 640
 void lf_schedule_text(const lf_schedule *schedule, const lf_span *span, char *text, size_t size);
 
-// The learning rate of a step, from 0.
-double lf_schedule_lr(const lf_schedule *schedule, double lr, const lf_span *span, uint64_t step);
+// The learning rate of an update, from 0.
+double lf_schedule_lr(const lf_schedule *schedule, double lr, const lf_span *span, uint64_t update);
 
 struct lf_schedule_row; // shaders/abi.h
 
-// Fills a row's rates for training step `step` (from 0) at learning rate `lr`; for the adams with the bias corrections
-// of update step + 1.
-void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t step, struct lf_schedule_row *row);
+// Fills a row's rates for update `update` (from 0) at learning rate `lr`; for the adams with the bias corrections of
+// their step update + 1.
+void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t update, struct lf_schedule_row *row);
 
 #endif

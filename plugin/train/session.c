@@ -6,7 +6,7 @@
 #include "abi.h"
 #include "core/clock.h"
 
-// A stretch's schedule, order and metrics take about 24 bytes a row on the device.
+// A stretch's schedule, order and metrics take about 30 bytes a row on the device.
 enum { STRETCH_ROWS = 1 << 20 };
 // Desktop drivers stop a device whose submission runs for seconds, and a person who presses Ctrl-C waits for its end.
 static const double PIECE_SECONDS = 0.4;
@@ -24,7 +24,7 @@ struct lf_session {
     uint32_t stretch_done; // rows of it that ran
     uint64_t step;         // training steps done
     float *metrics;        // [steps of a stretch * batch * LF_METRIC_COUNT]
-    struct lf_schedule_row *schedule;
+    uint32_t *schedule;    // as the region: a header, then rows
     double lr_scale;
     double step_seconds; // measured; 0: not yet
     unsigned probes;
@@ -38,19 +38,22 @@ static size_t block_bytes(const lf_session *s)
 static bool check_targets(const lf_session_params *p, const lf_part *part, lf_error *err)
 {
     uint32_t outputs = p->model->outputs;
-    const char *y = part->y_path ? part->y_path : part->x_path;
+    const char *y = part->y_path ? part->y_path : part->x_path, *loss = lf_loss_name(p->loss);
+    bool classes = lf_loss_of_classes(p->loss);
     if (p->loss == LF_LOSS_NONE)
         return true;
     if (part->target == LF_TARGET_NONE)
-        lf_error_set(err, LF_EARG, "%s has no targets y, which loss \"%s\" needs", y, lf_loss_name(p->loss));
-    else if (p->loss == LF_LOSS_CROSS_ENTROPY && part->target != LF_TARGET_CLASSES)
-        lf_error_set(err, LF_EARG, "%s holds values, not class numbers, which loss \"cross_entropy\" needs", y);
-    else if (p->loss == LF_LOSS_CROSS_ENTROPY && part->classes > outputs)
+        lf_error_set(err, LF_EARG, "%s has no targets y, which loss \"%s\" needs", y, loss);
+    else if (classes && part->target != LF_TARGET_CLASSES)
+        lf_error_set(err, LF_EARG, "%s holds values, not class numbers, which loss \"%s\" needs", y, loss);
+    else if (classes && part->classes > outputs)
         lf_error_set(err, LF_EARG, "%s has %u classes, but the model has %u outputs", y, part->classes, outputs);
-    else if (p->loss == LF_LOSS_MSE && part->target != LF_TARGET_VALUES)
-        lf_error_set(err, LF_EARG, "%s holds class numbers, not values, which loss \"mse\" needs", y);
-    else if (p->loss == LF_LOSS_MSE && part->outputs != outputs)
-        lf_error_set(err, LF_EARG, "%s has %u values a row, but the model has %u outputs", y, part->outputs, outputs);
+    else if (!classes && part->outputs != outputs)
+        lf_error_set(err, LF_EARG,
+                     "%s has %u value%s a row, but the model has %u outputs, all of which loss \"%s\" needs", y,
+                     part->outputs, part->outputs == 1 ? "" : "s", outputs, loss);
+    else if (p->loss == LF_LOSS_BINARY_CROSS_ENTROPY && part->target == LF_TARGET_CLASSES && part->classes > 2)
+        lf_error_set(err, LF_EARG, "%s has %u classes, but loss \"%s\" takes 0 and 1", y, part->classes, loss);
     else
         return true;
     return false;
@@ -69,11 +72,36 @@ bool lf_session_check(const lf_session_params *p, lf_error *err)
     return check_targets(p, part, err);
 }
 
+static bool weighted(const lf_session_params *p, const lf_part *part)
+{
+    return p->loss != LF_LOSS_NONE && (part->w_path || p->class_weights);
+}
+
+// Whether the teachers' outputs come from outside the program.
+static bool given_teacher(const lf_session_params *p)
+{
+    return p->distillation && p->distillation->outputs;
+}
+
+// Batches that share an update: at most those of a pass, whose end updates anyway.
+static uint32_t together(const lf_session_params *p, const lf_part *part)
+{
+    uint64_t all = (part->rows + p->batch - 1) / p->batch;
+    return p->accumulate <= 1 ? 1 : p->accumulate < all ? p->accumulate : (uint32_t)all;
+}
+
+// Rows that an update averages over.
+static uint32_t unit(const lf_session_params *p, const lf_part *part)
+{
+    return p->batch * together(p, part);
+}
+
 lf_row_bytes lf_session_row_bytes(const lf_session_params *p, const lf_part *part)
 {
     return (lf_row_bytes){ .x = lf_dtype_size(part->stored) * part->features,
                            .y = p->loss == LF_LOSS_NONE ? 0 : sizeof(float) * part->outputs,
-                           .teacher = p->distillation ? sizeof(float) * p->model->outputs : 0 };
+                           .w = weighted(p, part) ? sizeof(float) : 0,
+                           .teacher = given_teacher(p) ? sizeof(float) * p->model->outputs : 0 };
 }
 
 lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_error *err)
@@ -81,11 +109,15 @@ lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_err
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
     if (!part)
         return NULL;
-    uint64_t most = STRETCH_ROWS / p->batch * p->batch, all = (part->rows + p->batch - 1) / p->batch * p->batch;
-    uint32_t positions = (uint32_t)(all < most ? all : most < p->batch ? p->batch : most);
+    uint64_t whole = unit(p, part), most = STRETCH_ROWS / whole * whole, all = (part->rows + whole - 1) / whole * whole;
+    uint32_t positions = (uint32_t)(all < most ? all : most < whole ? whole : most);
     lf_compile_params compile = { .model = p->model,
                                   .loss = p->loss,
+                                  .loss_options = p->loss_options,
+                                  .weighted = weighted(p, part),
                                   .optimizer = p->optimizer,
+                                  .accumulates = p->accumulate > 1,
+                                  .average = p->average,
                                   .batch = p->batch,
                                   .stored = part->stored,
                                   .rows = rows,
@@ -95,6 +127,10 @@ lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_err
     if (p->distillation) {
         compile.distill.alpha = p->distillation->alpha;
         compile.distill.temperature = p->distillation->temperature;
+        if (!p->distillation->outputs) {
+            compile.distill.teachers = p->distillation->teachers;
+            compile.distill.teacher_count = p->distillation->teacher_count;
+        }
     }
     return lf_program_compile(&compile, err);
 }
@@ -106,13 +142,13 @@ static bool compile(lf_session *s, lf_error *err)
     const lf_device_info *info = &p->device->info;
     uint64_t budget = p->budget ? p->budget : info->memory / 2;
     lf_row_bytes row = lf_session_row_bytes(p, s->part);
-    uint32_t window = lf_feed_window(s->part->rows, row, p->batch, budget, info->max_tensor);
+    uint32_t window = lf_feed_window(s->part->rows, row, unit(p, s->part), budget, info->max_tensor);
     if (window)
         s->program = lf_session_compile(p, window, err);
     else
         lf_error_set(err, LF_EARG, "%s: %.4g MiB for its rows do not hold two batches of %u rows, which take %.4g MiB",
-                     s->part->x_path, (double)budget / 0x1p20, p->batch,
-                     2.0 * (double)(row.x + row.y + row.teacher) * p->batch / 0x1p20);
+                     s->part->x_path, (double)budget / 0x1p20, unit(p, s->part),
+                     2.0 * (double)lf_row_bytes_sum(row) * unit(p, s->part) / 0x1p20);
     return s->program != NULL;
 }
 
@@ -121,8 +157,27 @@ static bool write_weights(lf_session *s, lf_error *err)
     const lf_model *model = s->p.model;
     return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_PARAMS], 0, model->params, block_bytes(s),
                                   err) &&
+           (s->program->average == LF_NO_TENSOR ||
+            lf_session_write_block(s, s->program->average, model->params, err)) &&
            (!model->state_count || lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_STATE], 0,
                                                           model->state, model->state_count * sizeof(float), err));
+}
+
+static bool write_teachers(lf_session *s, lf_error *err)
+{
+    size_t params = 0, state = 0;
+    for (unsigned i = 0; i < s->program->params.distill.teacher_count; i++) {
+        const lf_model *teacher = s->program->params.distill.teachers[i];
+        size_t block = teacher->block_count * sizeof(float), running = teacher->state_count * sizeof(float);
+        if (!lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_TEACHER_PARAMS], params, teacher->params,
+                                    block, err) ||
+            (running && !lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_TEACHER_STATE], state,
+                                                teacher->state, running, err)))
+            return false;
+        params += block;
+        state += running;
+    }
+    return true;
 }
 
 // Memory that the system grants and then does not have would end the process, or another one.
@@ -146,7 +201,8 @@ static bool create_regions(lf_session *s, lf_error *err)
         if (!size)
             continue;
         if ((i == LF_REGION_PARAMS || i == LF_REGION_STATE) && s->p.weights) {
-            s->regions.region[i] = s->p.weights->regions.region[i];
+            bool averaged = i == LF_REGION_PARAMS && s->p.weights->program->average != LF_NO_TENSOR;
+            s->regions.region[i] = s->p.weights->regions.region[averaged ? LF_REGION_AVERAGE : i];
             continue;
         }
         s->regions.region[i] = lf_device_buffer_create(s->p.device, size, err);
@@ -158,7 +214,7 @@ static bool create_regions(lf_session *s, lf_error *err)
         }
     }
     size_t steps = s->program->params.steps, features = s->part->features;
-    s->schedule = calloc(steps + 1, sizeof *s->schedule);
+    s->schedule = calloc(1, sizeof(struct lf_schedule_header) + steps * sizeof(struct lf_schedule_row));
     s->metrics = calloc(steps * s->p.batch * LF_METRIC_COUNT, sizeof *s->metrics);
     if (!s->schedule || !s->metrics) {
         lf_error_set(err, LF_ENOMEM, "schedule of %zu steps: out of memory", steps);
@@ -168,7 +224,7 @@ static bool create_regions(lf_session *s, lf_error *err)
     size_t row = features * sizeof(float);
     return lf_device_buffer_write(s->p.device, scaling, 0, s->part->scale, row, err) &&
            lf_device_buffer_write(s->p.device, scaling, row, s->part->offset, row, err) &&
-           (s->p.weights || write_weights(s, err));
+           (s->p.weights || write_weights(s, err)) && write_teachers(s, err);
 }
 
 lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
@@ -189,19 +245,24 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->exec = lf_device_exec_create(params->device, s->program, &s->regions, err);
     if (!s->exec)
         goto error;
-    s->feed = lf_feed_create(&(lf_feed_params){ .data = params->data,
-                                                .part = params->part,
-                                                .row = lf_session_row_bytes(params, s->part),
-                                                .program = s->program,
-                                                .device = params->device,
-                                                .regions = &s->regions,
-                                                .shuffle = params->shuffle,
-                                                .seed = params->seed,
-                                                .pass = params->pass,
-                                                .position = params->position,
-                                                .passes = params->passes,
-                                                .teacher = params->distillation ? params->distillation->soft : NULL },
-                             err);
+    s->feed = lf_feed_create(
+        &(lf_feed_params){ .data = params->data,
+                           .part = params->part,
+                           .row = lf_session_row_bytes(params, s->part),
+                           .numbers = !lf_loss_of_classes(params->loss) && s->part->target == LF_TARGET_CLASSES,
+                           .unit_targets = params->loss == LF_LOSS_BINARY_CROSS_ENTROPY,
+                           .class_weights = params->class_weights,
+                           .unit = unit(params, s->part),
+                           .program = s->program,
+                           .device = params->device,
+                           .regions = &s->regions,
+                           .shuffle = params->shuffle,
+                           .seed = params->seed,
+                           .pass = params->pass,
+                           .position = params->position,
+                           .passes = params->passes,
+                           .teacher = given_teacher(params) ? params->distillation->outputs : NULL },
+        err);
     if (!s->feed)
         goto error;
     return s;
@@ -225,9 +286,48 @@ void lf_session_destroy(lf_session *s)
     free(s);
 }
 
+static struct lf_schedule_row *schedule_rows(const lf_session *s)
+{
+    return (struct lf_schedule_row *)(s->schedule + LF_SCHEDULE_HEADER_WORDS);
+}
+
 static uint32_t steps_of(const lf_session *s, uint32_t rows)
 {
     return (rows + s->p.batch - 1) / s->p.batch;
+}
+
+// 1 / sum of the weights of the rows of the update that begins at position `first` of the stretch.
+static float inv_weight(const lf_session *s, uint32_t first)
+{
+    uint32_t whole = unit(&s->p, s->part), left = s->stretch.rows - first, rows = left < whole ? left : whole;
+    double sum = rows;
+    if (s->stretch.weights) {
+        sum = 0;
+        for (uint32_t i = 0; i < rows; i++)
+            sum += (double)s->stretch.weights[first + i];
+    }
+    return sum > 0 ? (float)(1 / sum) : 0;
+}
+
+// What is the same for all steps of one update: rates, and what the gradient is divided by, which is handed from row to
+// row.
+static void fill_row(lf_session *s, uint32_t step, struct lf_schedule_row *row)
+{
+    const lf_session_params *p = &s->p;
+    uint32_t first = step * p->batch, left = s->stretch.rows - first, share = together(p, s->part);
+    uint64_t pass_steps = (s->part->rows + p->batch - 1) / p->batch, in_pass = s->stretch.position / p->batch + step;
+    uint64_t update = s->stretch.pass * ((pass_steps + share - 1) / share) + in_pass / share;
+    bool begins = in_pass % share == 0;
+    *row = (struct lf_schedule_row){ .first = first, .rows = left < p->batch ? left : p->batch };
+    row->inv_rows = 1 / (float)row->rows;
+    row->inv_weight = begins ? inv_weight(s, first) : row[-1].inv_weight;
+    row->begins = begins;
+    row->updates = in_pass % share == share - 1 || in_pass == pass_steps - 1;
+    row->step = (uint32_t)(s->step + step);
+    double lr = p->optimizer.lr;
+    if (p->schedule)
+        lr = lf_schedule_lr(p->schedule, lr, &p->span, update);
+    lf_schedule_rates(&p->optimizer, lr * s->lr_scale, update, row);
 }
 
 // The next stretch with its schedule; the device's step counter starts at 0 again.
@@ -237,20 +337,13 @@ static bool load_stretch(lf_session *s, lf_error *err)
         return false;
     s->stretch_done = 0;
     uint32_t steps = steps_of(s, s->stretch.rows);
-    for (uint32_t i = 0; i < steps; i++) {
-        uint32_t first = i * s->p.batch, left = s->stretch.rows - first;
-        struct lf_schedule_row *row = &s->schedule[i + 1]; // row 0 is the header
-        *row = (struct lf_schedule_row){ .first = first, .rows = left < s->p.batch ? left : s->p.batch };
-        row->inv_rows = 1 / (float)row->rows;
-        double lr = s->p.optimizer.lr;
-        if (s->p.schedule)
-            lr = lf_schedule_lr(s->p.schedule, lr, &s->p.span, s->step + i);
-        lf_schedule_rates(&s->p.optimizer, lr * s->lr_scale, s->step + i, row);
-    }
+    struct lf_schedule_row *rows = schedule_rows(s);
+    for (uint32_t i = 0; i < steps; i++)
+        fill_row(s, i, &rows[i]);
     *(struct lf_schedule_header *)s->schedule =
         (struct lf_schedule_header){ .seed_low = (uint32_t)s->p.seed, .seed_high = (uint32_t)(s->p.seed >> 32) };
     return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_SCHEDULE], 0, s->schedule,
-                                  (steps + 1) * sizeof *s->schedule, err);
+                                  sizeof(struct lf_schedule_header) + steps * sizeof *rows, err);
 }
 
 // Equal pieces, so that few different ones are recorded. The first piece of a session records, so only the second one's
@@ -290,6 +383,7 @@ static bool run_piece(lf_session *s, uint32_t steps, lf_piece *piece, lf_error *
                          .steps = steps,
                          .rows = rows,
                          .batch = s->p.batch,
+                         .loss = s->p.loss,
                          .seconds = lf_clock() - start };
     note_time(s, steps, piece->seconds);
     if (s->p.loss != LF_LOSS_NONE) {
@@ -333,28 +427,6 @@ bool lf_session_run(lf_session *s, uint64_t limit, uint32_t piece_steps, lf_piec
     return true;
 }
 
-lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step)
-{
-    uint32_t left = piece->rows - step * piece->batch;
-    lf_sums sums = { .rows = left < piece->batch ? left : piece->batch };
-    const float *row = piece->metrics + (size_t)step * piece->batch * LF_METRIC_COUNT;
-    for (uint64_t i = 0; i < sums.rows; i++, row += LF_METRIC_COUNT) {
-        sums.loss += (double)row[LF_METRIC_LOSS];
-        sums.hits += (double)row[LF_METRIC_HIT];
-    }
-    return sums;
-}
-
-void lf_piece_add(const lf_piece *piece, lf_sums *sums)
-{
-    for (uint32_t i = 0; i < piece->steps; i++) {
-        lf_sums step = lf_piece_step_sums(piece, i);
-        sums->loss += step.loss;
-        sums->hits += step.hits;
-        sums->rows += step.rows;
-    }
-}
-
 bool lf_session_read_weights(lf_session *s, lf_model *model, lf_error *err)
 {
     return lf_device_buffer_read(s->p.device, model->params, s->regions.region[LF_REGION_PARAMS], 0, block_bytes(s),
@@ -363,21 +435,24 @@ bool lf_session_read_weights(lf_session *s, lf_model *model, lf_error *err)
                                                          0, model->state_count * sizeof(float), err));
 }
 
-static size_t moment_offset(const lf_session *s, unsigned moment)
+bool lf_session_read_result(lf_session *s, lf_model *model, lf_error *err)
 {
-    return s->program->tensors[moment ? s->program->v : s->program->m].offset;
+    return lf_session_read_weights(s, model, err) &&
+           (s->program->average == LF_NO_TENSOR || lf_session_read_block(s, s->program->average, model->params, err));
 }
 
-bool lf_session_read_moments(lf_session *s, unsigned moment, float *block, lf_error *err)
+bool lf_session_read_block(lf_session *s, lf_tensor_id id, float *values, lf_error *err)
 {
-    return lf_device_buffer_read(s->p.device, block, s->regions.region[LF_REGION_MOMENTS], moment_offset(s, moment),
-                                 block_bytes(s), err);
+    const lf_tensor *block = &s->program->tensors[id];
+    return lf_device_buffer_read(s->p.device, values, s->regions.region[block->region], block->offset, block_bytes(s),
+                                 err);
 }
 
-bool lf_session_write_moments(lf_session *s, unsigned moment, const float *block, lf_error *err)
+bool lf_session_write_block(lf_session *s, lf_tensor_id id, const float *values, lf_error *err)
 {
-    return lf_device_buffer_write(s->p.device, s->regions.region[LF_REGION_MOMENTS], moment_offset(s, moment), block,
-                                  block_bytes(s), err);
+    const lf_tensor *block = &s->program->tensors[id];
+    return lf_device_buffer_write(s->p.device, s->regions.region[block->region], block->offset, values, block_bytes(s),
+                                  err);
 }
 
 bool lf_session_read_output(lf_session *s, float *rows, uint32_t count, lf_error *err)

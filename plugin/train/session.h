@@ -13,10 +13,13 @@
 
 typedef struct lf_session lf_session;
 
-// Teachers' softened outputs on every row of the training part: see distill.h.
+// What teachers say of the rows of the training part: see distill.h.
 typedef struct lf_distillation {
     float alpha, temperature;
-    float *soft; // (rows, outputs): mean over the teachers of softmax(logits / temperature)
+    float *outputs; // (rows, outputs): mean over the teachers of softmax(logits / temperature), for losses of values of
+                    // their outputs; NULL: they run in the program
+    const lf_model *const *teachers; // borrowed
+    unsigned teacher_count;
 } lf_distillation;
 
 typedef struct lf_session_params {
@@ -25,18 +28,23 @@ typedef struct lf_session_params {
     lf_dataset *data;      // borrowed
     lf_part_id part;
     lf_loss loss;
+    lf_loss_options loss_options;
+    const float *class_weights;          // [classes], borrowed; NULL: none
     lf_optimizer optimizer;              // kind LF_OPTIMIZER_NONE: nothing is updated
+    float average;                       // decay of the weights' moving average; 0: none
     const lf_schedule *schedule;         // of the learning rate; borrowed; NULL: constant
     lf_span span;                        // that it covers
     const lf_distillation *distillation; // borrowed; NULL: none
     uint32_t batch;
+    uint32_t accumulate; // batches that share an update; 0 counts as 1
     bool shuffle;
     uint64_t seed;
     uint64_t pass, position; // where to start
     uint64_t passes;
     uint64_t step;             // training steps done before
     uint64_t budget;           // bytes for resident rows; 0: half of the device's memory
-    const lf_session *weights; // use that session's params; NULL: its own, filled from the model
+    const lf_session *weights; // use that session's params, or their average if it has one; NULL: its own, filled from
+                               // the model
 } lf_session_params;
 
 // Consecutive steps that ran as one submission.
@@ -46,6 +54,7 @@ typedef struct lf_piece {
     uint32_t steps;
     uint32_t rows; // in all steps together
     uint32_t batch;
+    lf_loss loss;
     const float *metrics; // (steps, batch, LF_METRIC_COUNT); NULL without a loss
     double seconds;       // it took
 } lf_piece;
@@ -63,7 +72,8 @@ lf_row_bytes lf_session_row_bytes(const lf_session_params *params, const lf_part
 bool lf_session_check(const lf_session_params *params, lf_error *err);
 
 // Runs the rest of the current pass, at most `limit` steps of it and `piece` steps a submission (0: sized so that one
-// takes less than half a second), and calls `done` after each submission, when the device is idle.
+// takes less than half a second), and calls `done` after each submission, when the device is idle. A pass that is left
+// where an update is not complete cannot be gone on with by another session.
 bool lf_session_run(lf_session *session, uint64_t limit, uint32_t piece, lf_piece_fn *done, void *user, lf_error *err);
 // From the next stretch on, learning rates are multiplied by `scale`.
 void lf_session_scale_lr(lf_session *session, double scale);
@@ -71,16 +81,23 @@ bool lf_session_pass_done(const lf_session *session); // the next step starts a 
 
 // Sums over rows, in order.
 typedef struct lf_sums {
-    double loss, hits;
+    double loss, weight; // of weighted losses; of weights
+    double right;        // rows, or fractions of their outputs, that are right
     uint64_t rows;
 } lf_sums;
 lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step); // of one step, counted within the piece
-void lf_piece_add(const lf_piece *piece, lf_sums *sums);          // of all its steps
+void lf_sums_add(lf_sums *sums, const lf_sums *more);
+void lf_piece_add(const lf_piece *piece, lf_sums *sums);    // of all its steps
+double lf_sums_loss(const lf_sums *sums);                   // weighted mean; 0 where every weight is 0
+double lf_sums_accuracy(const lf_sums *sums, lf_loss loss); // NaN but for classes and binary_cross_entropy
 
 // Into the model's params and state.
 bool lf_session_read_weights(lf_session *session, lf_model *model, lf_error *err);
-bool lf_session_read_moments(lf_session *session, unsigned moment, float *block, lf_error *err); // [block_count]
-bool lf_session_write_moments(lf_session *session, unsigned moment, const float *block, lf_error *err);
+// The same, but their moving average where the session has one: what validation sees.
+bool lf_session_read_result(lf_session *session, lf_model *model, lf_error *err);
+// A block of the program in its model's layout, such as a moment: [block_count].
+bool lf_session_read_block(lf_session *session, lf_tensor_id block, float *values, lf_error *err);
+bool lf_session_write_block(lf_session *session, lf_tensor_id block, const float *values, lf_error *err);
 bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err); // (count, outputs)
 const lf_program *lf_session_program(const lf_session *session);
 

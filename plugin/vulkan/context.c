@@ -148,7 +148,7 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
                              .rows = 8,
                              .quads = 2,
                              .sweep_lanes = 128,
-                             .sweep_items = 4,
+                             .sweep_items = 8,
                              .gather_lanes = subgroup,
                              .row_lanes = 1 };
 }

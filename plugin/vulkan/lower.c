@@ -17,9 +17,26 @@ static uint32_t float_bits(float value)
     return bits;
 }
 
-static bool is_sweep(const lf_op *op)
+// Whether an operand is a range of a block of parameters, which may be longer than what can be bound: the operation
+// then becomes several dispatches.
+static bool is_cut(const lf_op *op, unsigned operand)
 {
-    return op->kind == LF_OP_SGD || op->kind == LF_OP_ADAM;
+    switch (op->kind) {
+    case LF_OP_SGD:
+    case LF_OP_ADAM:
+    case LF_OP_RMSPROP:
+    case LF_OP_LION:
+    case LF_OP_LAMB:
+        return operand >= LF_UPDATE_GRADS && operand <= LF_UPDATE_V;
+    case LF_OP_ACCUMULATE:
+        return operand != LF_ACCUMULATE_SCHEDULE;
+    case LF_OP_AVERAGE:
+        return operand != LF_AVERAGE_SCHEDULE;
+    case LF_OP_SUM_SQUARES:
+        return operand == LF_SUM_SQUARES_X;
+    default:
+        return false;
+    }
 }
 
 static uint64_t round_up(uint64_t bytes)
@@ -163,17 +180,28 @@ static void set_rows(const vk_device *dev, const lf_op *op, vk_call *call)
 
 static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    use(call, prog, op, LF_LOSS_Z, VIEW_FLOAT);
-    use(call, prog, op, LF_LOSS_TARGET, op->kind == LF_OP_MSE ? VIEW_FLOAT : VIEW_WORD);
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        use(call, prog, op, i, VIEW_FLOAT);
+    use(call, prog, op, LF_LOSS_TARGET, op->kind == LF_OP_VALUE_LOSS ? VIEW_FLOAT : VIEW_WORD);
     use(call, prog, op, LF_LOSS_SCHEDULE, VIEW_WORD4);
-    use(call, prog, op, LF_LOSS_METRICS, VIEW_FLOAT);
-    use(call, prog, op, LF_LOSS_DZ, VIEW_FLOAT);
-    if (op->kind == LF_OP_DISTILL)
-        use(call, prog, op, LF_DISTILL_TEACHER, VIEW_FLOAT);
     set_rows(dev, op, call);
     call->spec[2] = op->operands[LF_LOSS_DZ] != LF_NO_TENSOR;
-    call->push[3] = float_bits(op->soft_weight);
-    call->push[4] = float_bits(op->temperature);
+    call->spec[3] = op->operands[LF_LOSS_WEIGHTS] != LF_NO_TENSOR;
+    call->spec[4] = op->value;
+    call->spec[5] = op->operands[LF_LOSS_TEACHER] != LF_NO_TENSOR;
+    call->spec[6] = op->adds;
+    const float push[] = { op->soft_weight, op->temperature, op->label_smoothing, op->share, op->delta };
+    memcpy(call->push + 3, push, sizeof push);
+}
+
+static void lower_soften(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    use(call, prog, op, LF_SOFTEN_Z, VIEW_FLOAT);
+    use(call, prog, op, LF_SOFTEN_OUT, VIEW_FLOAT);
+    set_rows(dev, op, call);
+    call->spec[2] = op->adds;
+    call->push[3] = float_bits(op->temperature);
+    call->push[4] = float_bits(op->share);
 }
 
 static void lower_layer_norm(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
@@ -237,31 +265,79 @@ static void lower_gather_rows(const vk_device *dev, const lf_program *prog, cons
     set_groups(dev, call, op->rows);
 }
 
-// Part `part` of the sweep over the optimizer's block.
-static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+// Bytes of a part of a range: whole chunks of sum_squares, whose partial sums then go on from part to part.
+static uint64_t part_bytes(const vk_device *dev)
 {
-    uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles), from = part * most,
-             rest = (uint64_t)op->outputs * sizeof(float) - from;
+    uint64_t chunk = LF_SQUARES_CHUNK * sizeof(float), most = vk_max_operand(&dev->properties.limits, &dev->tiles);
+    return most < chunk ? most : most / chunk * chunk;
+}
+
+// Binds part `part` of the ranges of an operation, and returns its bytes.
+static uint64_t use_part(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+{
+    uint64_t most = part_bytes(dev), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
     uint64_t bytes = rest < most ? rest : most;
-    for (unsigned i = LF_UPDATE_GRADS; i <= LF_UPDATE_V; i++) {
-        use(call, prog, op, i, VIEW_FLOAT4);
-        if (call->operands[i].size) {
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
+        use(call, prog, op, i, is_cut(op, i) ? VIEW_FLOAT4 : VIEW_FLOAT);
+        if (is_cut(op, i) && call->operands[i].size) {
             call->operands[i].offset += from;
             call->operands[i].size = round_up(bytes);
         }
     }
+    return bytes;
+}
+
+static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+{
+    uint64_t bytes = use_part(dev, prog, op, part, call);
     use(call, prog, op, LF_UPDATE_SCHEDULE, VIEW_WORD4);
     set_sweep(dev, call, divide_up(bytes, 16));
-    if (op->kind == LF_OP_SGD) {
-        call->spec[2] = op->operands[LF_UPDATE_M] != LF_NO_TENSOR;
-        call->spec[3] = op->nesterov;
-        call->push[2] = float_bits(op->momentum);
-        call->push[3] = float_bits(op->weight_decay);
-    } else {
-        const float push[] = { op->beta1, op->beta2, op->eps, op->weight_decay, 1 - op->beta1, 1 - op->beta2 };
-        call->spec[2] = op->decoupled;
-        memcpy(call->push + 2, push, sizeof push);
-    }
+    call->spec[2] = op->operands[LF_UPDATE_SCALE] != LF_NO_TENSOR;
+    call->spec[3] = op->clip_value > 0;
+    if (op->kind == LF_OP_ADAM)
+        call->spec[4] = op->decoupled;
+    else
+        call->spec[4] = op->operands[LF_UPDATE_M] != LF_NO_TENSOR;
+    call->spec[5] = op->nesterov;
+    const float push[] = { op->clip_value, op->weight_decay, op->momentum,  op->beta1,
+                           op->beta2,      1 - op->beta1,    1 - op->beta2, op->eps };
+    memcpy(call->push + 2, push, sizeof push);
+}
+
+// accumulate and average.
+static void lower_block(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+{
+    uint64_t bytes = use_part(dev, prog, op, part, call);
+    use(call, prog, op, LF_ACCUMULATE_SCHEDULE, VIEW_WORD4);
+    set_sweep(dev, call, divide_up(bytes, 16));
+    call->push[2] = float_bits(op->share);
+}
+_Static_assert((int)LF_ACCUMULATE_SCHEDULE == LF_AVERAGE_SCHEDULE, "one lowering for both");
+
+// Work of LANES invocations on each of `rows`; see lanes.glsl.
+static void set_lanes(const vk_device *dev, vk_call *call, uint32_t rows, uint32_t count)
+{
+    call->spec[0] = dev->tiles.sweep_lanes;
+    call->spec[1] = dev->tiles.row_lanes;
+    call->push[1] = count;
+    set_groups(dev, call, divide_up((uint64_t)rows * dev->tiles.row_lanes, dev->tiles.sweep_lanes));
+}
+
+static void lower_sum_squares(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part,
+                              vk_call *call)
+{
+    uint32_t count = (uint32_t)(use_part(dev, prog, op, part, call) / sizeof(float));
+    set_lanes(dev, call, divide_up(count, LF_SQUARES_CHUNK), count);
+    call->push[2] = (uint32_t)(part * part_bytes(dev) / sizeof(float) / LF_SQUARES_CHUNK);
+}
+
+// clip and trust.
+static void lower_scale(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
+        use(call, prog, op, i, VIEW_FLOAT);
+    set_lanes(dev, call, 1, op->outputs);
+    call->push[2] = float_bits(op->clip_norm);
 }
 
 uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_op *op, lf_error *err)
@@ -270,16 +346,15 @@ uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_o
     uint64_t most = vk_max_operand(&dev->properties.limits, &dev->tiles);
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
         const lf_tensor *tensor = lf_op_tensor(prog, op, i);
-        bool cut = is_sweep(op) && i != LF_UPDATE_SCHEDULE;
-        if (tensor && !cut && lf_tensor_bytes(tensor) > most) {
+        if (tensor && !is_cut(op, i) && lf_tensor_bytes(tensor) > most) {
             lf_error_set(err, LF_EUNSUPPORTED,
                          "%s: %s (%u, %u) takes %zu bytes, and an operand may span at most %llu on this device", device,
                          tensor->name, tensor->rows, tensor->cols, lf_tensor_bytes(tensor), (unsigned long long)most);
             return 0;
         }
     }
-    if (is_sweep(op))
-        return divide_up((uint64_t)op->outputs * sizeof(float), (uint32_t)most);
+    if (is_cut(op, LF_UPDATE_GRADS) || is_cut(op, LF_SUM_SQUARES_X))
+        return divide_up((uint64_t)op->outputs * sizeof(float), (uint32_t)part_bytes(dev));
     vk_call call;
     vk_lower(dev, prog, op, 0, &call);
     for (unsigned i = 0; i < 2; i++)
@@ -335,13 +410,30 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
         lower_gather_rows(dev, prog, op, call);
         break;
     case LF_OP_CROSS_ENTROPY:
-    case LF_OP_MSE:
+    case LF_OP_VALUE_LOSS:
     case LF_OP_DISTILL:
         lower_loss(dev, prog, op, call);
         break;
+    case LF_OP_SOFTEN:
+        lower_soften(dev, prog, op, call);
+        break;
     case LF_OP_SGD:
     case LF_OP_ADAM:
+    case LF_OP_RMSPROP:
+    case LF_OP_LION:
+    case LF_OP_LAMB:
         lower_update(dev, prog, op, part, call);
+        break;
+    case LF_OP_ACCUMULATE:
+    case LF_OP_AVERAGE:
+        lower_block(dev, prog, op, part, call);
+        break;
+    case LF_OP_SUM_SQUARES:
+        lower_sum_squares(dev, prog, op, part, call);
+        break;
+    case LF_OP_CLIP:
+    case LF_OP_TRUST:
+        lower_scale(dev, prog, op, call);
         break;
     case LF_OP_COUNT:
         break;

@@ -1,13 +1,11 @@
 // Trainings repeated from fixtures/pytorch.h5, which PyTorch wrote in float64 (make_pytorch.py says what it holds): the
-// losses of 100 steps, the weights and running statistics after them, and then the loss of each row. test_parity
-// DEVICE.
-#include <hdf5.h>
-
+// losses of their steps, the weights, their average and running statistics after them, and then the loss of each row.
+// test_parity DEVICE.
+#include "fixture.h"
+#include "suite.h"
 #include "trainer.h"
 
-enum { SKIPPED = 77, STEPS = 100, FORMULA_STRIDE = 97 };
-
-static hid_t file;
+enum { SKIPPED = 77, FORMULA_STRIDE = 97 };
 
 typedef struct parity_case {
     const char *name;
@@ -16,60 +14,28 @@ typedef struct parity_case {
     test_training training;
 } parity_case;
 
-static void read_attribute(const char *group, const char *name, hid_t type, void *out)
-{
-    hid_t id = H5Aopen_by_name(file, group, name, H5P_DEFAULT, H5P_DEFAULT);
-    if (id < 0 || H5Aread(id, type, out) < 0)
-        fail_msg("%s/@%s cannot be read", group, name);
-    H5Aclose(id);
-}
-
 static const char *read_text(parity_case *c, const char *name)
 {
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, sizeof c->text);
-    read_attribute(c->name, name, type, c->text);
-    H5Tclose(type);
+    fixture_text(c->name, name, c->text, sizeof c->text);
     return c->text;
 }
 
 static uint32_t read_uint(const parity_case *c, const char *name)
 {
-    uint32_t value;
-    read_attribute(c->name, name, H5T_NATIVE_UINT32, &value);
-    return value;
+    return fixture_uint(c->name, name);
 }
 
 static double read_double(const parity_case *c, const char *name)
 {
-    double value;
-    read_attribute(c->name, name, H5T_NATIVE_DOUBLE, &value);
-    return value;
-}
-
-// The elements of a data set, which the caller frees.
-static double *read_values(const char *group, const char *name, size_t count)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", group, name);
-    hid_t id = H5Dopen2(file, path, H5P_DEFAULT), space = id < 0 ? -1 : H5Dget_space(id);
-    double *values = calloc(count, sizeof *values);
-    if (space < 0 || H5Sget_simple_extent_npoints(space) != (hssize_t)count ||
-        H5Dread(id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
-        fail_msg("%s: cannot be read as %zu elements", path, count);
-    H5Sclose(space);
-    H5Dclose(id);
-    return values;
+    return fixture_double(c->name, name);
 }
 
 static void read_optimizer(parity_case *c)
 {
     lf_optimizer *optimizer = &c->training.optimizer;
     const char *kind = read_text(c, "optimizer");
-    optimizer->kind = !strcmp(kind, "sgd")    ? LF_OPTIMIZER_SGD
-                      : !strcmp(kind, "adam") ? LF_OPTIMIZER_ADAM
-                                              : LF_OPTIMIZER_ADAMW;
-    assert_string_equal(lf_optimizer_name(optimizer->kind), kind);
+    for (optimizer->kind = LF_OPTIMIZER_SGD; strcmp(lf_optimizer_name(optimizer->kind), kind) != 0; optimizer->kind++)
+        assert_true(optimizer->kind + 1 < LF_OPTIMIZER_COUNT);
     optimizer->lr = read_double(c, "lr");
     optimizer->momentum = (float)read_double(c, "momentum");
     optimizer->nesterov = read_uint(c, "nesterov");
@@ -77,6 +43,9 @@ static void read_optimizer(parity_case *c)
     optimizer->beta2 = (float)read_double(c, "beta2");
     optimizer->eps = (float)read_double(c, "eps");
     optimizer->weight_decay = (float)read_double(c, "weight_decay");
+    optimizer->decay_bias = read_uint(c, "decay_bias");
+    optimizer->clip_norm = (float)read_double(c, "clip_norm");
+    optimizer->clip_value = (float)read_double(c, "clip_value");
 }
 
 // "linear 20 16", "layer_norm 16", "residual 2", "relu".
@@ -115,7 +84,12 @@ static void read_case(parity_case *c)
     read_optimizer(c);
     training->rows = read_uint(c, "rows");
     training->batch = read_uint(c, "batch");
-    training->steps = STEPS;
+    training->steps = read_uint(c, "steps");
+    training->batches = read_uint(c, "batches");
+    training->weighted = read_uint(c, "weighted");
+    training->average = (float)read_double(c, "average");
+    training->loss_options.label_smoothing = (float)read_double(c, "label_smoothing");
+    training->loss_options.delta = (float)read_double(c, "delta");
     training->soft_weight = (float)read_double(c, "soft_weight");
     training->temperature = (float)read_double(c, "temperature");
     c->formula = read_uint(c, "formula");
@@ -145,19 +119,21 @@ static double *digits(uint32_t rows, uint32_t inputs, double *labels)
     return x;
 }
 
-static void put_rows(const parity_case *c, test_trainer *t)
+// And the schedule, which depends on the rows' weights.
+static void put_rows(const parity_case *c, test_trainer *t, const test_training *training)
 {
     uint32_t rows = c->training.rows, inputs = t->model->inputs;
     size_t target_count = rig_elements(t->program, t->program->targets);
-    double *x, *y, *scaling = calloc(2 * inputs, sizeof *scaling), *order = calloc(rows, sizeof *order);
+    double *x, *y, *weights = NULL, *scaling = calloc(2 * inputs, sizeof *scaling),
+                   *order = calloc(rows, sizeof *order);
     assert_true(scaling && order);
     if (c->formula) {
         y = calloc(target_count, sizeof *y);
         assert_non_null(y);
         x = digits(rows, inputs, y);
     } else {
-        x = read_values(c->name, "x", (size_t)rows * inputs);
-        y = read_values(c->name, "y", target_count);
+        x = fixture_values(c->name, "x", (size_t)rows * inputs);
+        y = fixture_values(c->name, "y", target_count);
     }
     for (uint32_t j = 0; j < inputs; j++)
         scaling[j] = c->formula ? 1. / 256 : 1;
@@ -168,10 +144,16 @@ static void put_rows(const parity_case *c, test_trainer *t)
     rig_put(&t->rig, t->program->scaling, scaling);
     rig_put(&t->rig, t->program->order, order);
     if (t->program->teacher != LF_NO_TENSOR) {
-        double *teacher = read_values(c->name, "teacher", rig_elements(t->program, t->program->teacher));
+        double *teacher = fixture_values(c->name, "teacher", rig_elements(t->program, t->program->teacher));
         rig_put(&t->rig, t->program->teacher, teacher);
         free(teacher);
     }
+    if (training->weighted) {
+        weights = fixture_values(c->name, "weights", rows);
+        rig_put(&t->rig, t->program->row_weights, weights);
+    }
+    trainer_put_schedule(t, training, order, weights);
+    free(weights);
     free(x);
     free(y);
     free(scaling);
@@ -193,7 +175,7 @@ static void put_weights(const parity_case *c, test_trainer *t)
             continue;
         char path[LF_NAME_MAX + 16];
         snprintf(path, sizeof path, "initial/%s", param->name);
-        double *values = read_values(c->name, path, count);
+        double *values = fixture_values(c->name, path, count);
         for (uint32_t i = 0; i < count; i++)
             at[i] = (float)values[i];
         free(values);
@@ -203,50 +185,62 @@ static void put_weights(const parity_case *c, test_trainer *t)
 
 static void check_losses(const parity_case *c, const test_trainer *t, double bound)
 {
-    uint32_t first = 0, batch = c->training.batch;
+    uint32_t batch = c->training.batch, steps = c->training.steps;
     double *metrics = calloc(rig_elements(t->program, t->program->metrics), sizeof *metrics);
-    double *want = read_values(c->name, "losses", STEPS);
+    double *want = fixture_values(c->name, "losses", steps);
     assert_non_null(metrics);
     rig_get(&t->rig, t->program->metrics, metrics);
-    for (uint32_t step = 0; step < STEPS; step++) {
-        uint32_t rows = c->training.rows - first < batch ? c->training.rows - first : batch;
-        double loss = 0;
-        for (uint32_t i = 0; i < batch; i++)
-            loss += metrics[((size_t)step * batch + i) * LF_METRIC_COUNT + LF_METRIC_LOSS] / rows;
+    for (uint32_t step = 0; step < steps; step++) {
+        double loss = 0, mass = 0;
+        for (uint32_t i = 0; i < batch; i++) {
+            const double *row = metrics + ((size_t)step * batch + i) * LF_METRIC_COUNT;
+            loss += row[LF_METRIC_LOSS];
+            mass += row[LF_METRIC_WEIGHT];
+        }
+        loss /= mass;
         if (!(fabs(loss - want[step]) <= bound * want[step]))
             fail_msg("%s on %s: loss of step %u is %.9g, PyTorch's %.9g, bound %g", c->name, t->rig.dev->info.id, step,
                      loss, want[step], bound);
-        first = (first + rows) % c->training.rows;
     }
     free(metrics);
     free(want);
 }
 
-// The trained weights and running statistics, relative to the largest of the tensor.
+static void check_tensor(const parity_case *c, const lf_param *param, const char *group, const double *got,
+                         double bound)
+{
+    char path[LF_NAME_MAX + 16];
+    size_t stride = c->formula && param->rows ? FORMULA_STRIDE : 1;
+    size_t count = (lf_param_size(param) + stride - 1) / stride;
+    snprintf(path, sizeof path, "%s/%s", group, param->name);
+    double *want = fixture_values(c->name, path, count), most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = fmax(most, fabs(want[i]));
+    for (size_t i = 0; i < count; i++)
+        if (!(fabs(got[i * stride] - want[i]) <= bound * most))
+            fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, device->info.id, path, i,
+                     got[i * stride], want[i], bound, most);
+    free(want);
+}
+
+// The trained weights, their average and running statistics, relative to the largest of the tensor.
 static void check_weights(const parity_case *c, const test_trainer *t, double bound)
 {
     const lf_model *model = t->model;
-    double *weights = calloc(model->block_count + model->state_count, sizeof *weights),
-           *running = weights + model->block_count;
+    const lf_program *program = t->program;
+    double *weights = calloc(2 * model->block_count + model->state_count, sizeof *weights),
+           *average = weights + model->block_count, *running = average + model->block_count;
     assert_non_null(weights);
-    rig_get(&t->rig, t->program->weights, weights);
+    rig_get(&t->rig, program->weights, weights);
+    if (program->average != LF_NO_TENSOR)
+        rig_get(&t->rig, program->average, average);
     if (model->state_count)
-        rig_get(&t->rig, t->program->state, running);
+        rig_get(&t->rig, program->state, running);
     for (size_t p = 0; p < model->tensor_count; p++) {
         const lf_param *param = &model->tensors[p];
-        const double *got = (param->state ? running : weights) + param->offset;
-        char path[LF_NAME_MAX + 16];
-        size_t stride = c->formula && param->rows ? FORMULA_STRIDE : 1;
-        size_t count = (lf_param_size(param) + stride - 1) / stride;
-        snprintf(path, sizeof path, "final/%s", param->name);
-        double *want = read_values(c->name, path, count), most = 0;
-        for (size_t i = 0; i < count; i++)
-            most = fmax(most, fabs(want[i]));
-        for (size_t i = 0; i < count; i++)
-            if (!(fabs(got[i * stride] - want[i]) <= bound * most))
-                fail_msg("%s on %s: %s[%zu] is %.9g, PyTorch's %.9g, bound %g of %g", c->name, t->rig.dev->info.id,
-                         path, i, got[i * stride], want[i], bound, most);
-        free(want);
+        check_tensor(c, param, "final", (param->state ? running : weights) + param->offset, bound);
+        if (program->average != LF_NO_TENSOR && !param->state)
+            check_tensor(c, param, "average", average + param->offset, bound);
     }
     free(weights);
 }
@@ -269,16 +263,18 @@ static void check_evaluation(const parity_case *c, const test_trainer *trained, 
     test_training evaluation = c->training;
     uint32_t rows = evaluation.rows;
     evaluation.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE };
-    evaluation.temperature = 0;
+    evaluation.temperature = evaluation.average = 0;
+    evaluation.batches = 1;
+    evaluation.weighted = false;
     evaluation.steps = (rows + evaluation.batch - 1) / evaluation.batch;
     test_trainer t;
     trainer_init(&t, trained->rig.dev, &evaluation, in_float64);
-    put_rows(c, &t);
+    put_rows(c, &t, &evaluation);
     copy_values(&trained->rig, trained->program->weights, &t.rig, t.program->weights);
     copy_values(&trained->rig, trained->program->state, &t.rig, t.program->state);
     trainer_run(&t);
     double *metrics = calloc(rig_elements(t.program, t.program->metrics), sizeof *metrics);
-    double *want = read_values(c->name, "evaluation", rows);
+    double *want = fixture_values(c->name, "evaluation", rows);
     assert_non_null(metrics);
     rig_get(&t.rig, t.program->metrics, metrics);
     for (uint32_t i = 0; i < rows; i++) { // batches are whole but the last, so row i stands at i
@@ -298,7 +294,7 @@ static void check_case(const char *name, lf_device *dev, bool in_float64, double
     test_trainer t;
     read_case(&c);
     trainer_init(&t, dev, &c.training, in_float64);
-    put_rows(&c, &t);
+    put_rows(&c, &t, &c.training);
     put_weights(&c, &t);
     trainer_run(&t);
     check_losses(&c, &t, bound);
@@ -307,8 +303,39 @@ static void check_case(const char *name, lf_device *dev, bool in_float64, double
     trainer_finish(&t);
 }
 
-static const char *const cases[] = { "adam",   "adam_decay", "adamw",      "sgd",      "momentum", "nesterov",
-                                     "digits", "layer_norm", "batch_norm", "residual", "distill" };
+static const char *const cases[] = {
+    "adam",
+    "adam_decay",
+    "adamw",
+    "sgd",
+    "momentum",
+    "nesterov",
+    "digits",
+    "layer_norm",
+    "batch_norm",
+    "residual",
+    "distill",
+    "binary",
+    "mae",
+    "huber",
+    "huber_wide",
+    "smoothing",
+    "class_weights",
+    "row_weights",
+    "binary_row_weights",
+    "distill_smoothing",
+    "rmsprop",
+    "rmsprop_momentum",
+    "sgd_decay",
+    "adamw_kernels",
+    "lion",
+    "lamb",
+    "clip_norm",
+    "clip_value",
+    "accumulation",
+    "accumulation_weights",
+    "average",
+};
 
 static void the_oracle_trains_as_pytorch_does(void **state)
 {
@@ -330,6 +357,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_oracle_trains_as_pytorch_does),
         cmocka_unit_test(the_device_trains_as_pytorch_does),
+        cmocka_unit_test(schedules_give_pytorchs_rates),
     };
     if (argc != 2) {
         fprintf(stderr, "usage: %s DEVICE\n", argv[0]);
@@ -342,13 +370,12 @@ int main(int argc, char **argv)
         return absent ? SKIPPED : 1;
     }
     oracle = lf_device_open("cpu", &err);
-    file = H5Fopen(LF_FIXTURES "/pytorch.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (!oracle || file < 0) {
+    if (!oracle || !fixture_open()) {
         printf("failed: %s\n", oracle ? LF_FIXTURES "/pytorch.h5 cannot be opened" : err.text);
         return 1;
     }
     int failures = cmocka_run_group_tests_name("parity", tests, NULL, NULL);
-    H5Fclose(file);
+    fixture_close();
     if (failures)
         return 1;
     lf_device_close(oracle);

@@ -150,6 +150,8 @@ static void put_block(test_rig *rig, lf_tensor_id id, const float *block, size_t
 void rig_put_model(test_rig *rig, const lf_model *model)
 {
     put_block(rig, rig->program->weights, model->params, model->block_count);
+    if (rig->program->average != LF_NO_TENSOR)
+        put_block(rig, rig->program->average, model->params, model->block_count);
     if (model->state_count)
         put_block(rig, rig->program->state, model->state, model->state_count);
 }
@@ -234,14 +236,17 @@ void assert_near(const char *what, const lf_program *program, lf_tensor_id id, c
 
 struct lf_schedule_row schedule_row(const lf_optimizer *optimizer, uint32_t first, uint32_t rows, uint32_t step)
 {
-    double lr = optimizer->lr, update = step + 1.0;
+    double lr = optimizer->lr, update = step + 1.0, correct = 1 - pow((double)optimizer->beta1, update);
     return (struct lf_schedule_row){ .first = first,
                                      .rows = rows,
                                      .inv_rows = 1 / (float)rows,
+                                     .inv_weight = 1 / (float)rows,
                                      .lr = (float)lr,
-                                     .step_size = (float)(lr / (1 - pow((double)optimizer->beta1, update))),
+                                     .step_size = (float)((optimizer->kind == LF_OPTIMIZER_LAMB ? 1 : lr) / correct),
                                      .inv_sqrt_correct2 = (float)(1 / sqrt(1 - pow((double)optimizer->beta2, update))),
-                                     .step = step };
+                                     .step = step,
+                                     .begins = 1,
+                                     .updates = 1 };
 }
 
 static size_t align(size_t bytes)
@@ -277,7 +282,10 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
                                          .steps = ONE_OP_STEPS,
                                          .oracle = in_float64 } };
     program->output = program->data = program->targets = program->scaling = program->order = program->weights =
-        program->grads = program->m = program->v = program->metrics = program->state = program->teacher = LF_NO_TENSOR;
+        program->grads = program->metrics = program->state = program->teacher = program->row_weights =
+            program->average = program->teacher_params = program->teacher_state = LF_NO_TENSOR;
+    for (unsigned i = 0; i < LF_MOMENT_COUNT; i++)
+        program->moment[i] = LF_NO_TENSOR;
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         one->op.operands[i] = LF_NO_TENSOR;
     program->schedule =
@@ -294,9 +302,24 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
 void one_op_put_schedule(test_rig *rig, const lf_optimizer *optimizer, uint32_t rows)
 {
     static const lf_optimizer none = { .kind = LF_OPTIMIZER_NONE };
-    optimizer = optimizer ? optimizer : &none;
-    struct lf_schedule_row wrong = schedule_row(optimizer, 0, 1, 9), table[ONE_OP_STEPS] = { wrong, wrong, wrong };
-    table[ONE_OP_COUNTER] = schedule_row(optimizer, ONE_OP_FIRST, rows, ONE_OP_TRAINING_STEP);
+    struct lf_schedule_row row = schedule_row(optimizer ? optimizer : &none, ONE_OP_FIRST, rows, ONE_OP_TRAINING_STEP);
+    one_op_put_row(rig, &row);
+}
+
+void one_op_put_row(test_rig *rig, const struct lf_schedule_row *row)
+{
+    struct lf_schedule_row wrong = *row;
+    wrong.first = 0;
+    wrong.rows = 1;
+    wrong.inv_weight = wrong.inv_rows = 1.5f;
+    wrong.lr *= 1.5f;
+    wrong.step_size *= 1.5f;
+    wrong.inv_sqrt_correct2 *= 1.5f;
+    wrong.step = row->step + 5;
+    wrong.begins = !row->begins;
+    wrong.updates = !row->updates;
+    struct lf_schedule_row table[ONE_OP_STEPS] = { wrong, wrong, wrong };
+    table[ONE_OP_COUNTER] = *row;
     rig_put_schedule(rig, ONE_OP_COUNTER, table, ONE_OP_STEPS);
 }
 
@@ -311,11 +334,12 @@ void fill_scaled(test_rig *rig, const void *context)
     one_op_put_schedule(rig, NULL, scales->rows ? scales->rows : op->rows);
 }
 
-// Marks the bytes of a region that the operation may write: its tensors up to the next multiple of 256.
-static void mark_written(const one_op *one, lf_region region, unsigned char *may_change)
+// Marks the bytes of a region that the operation may write: its tensors up to the next multiple of 256; where it is to
+// be idle, none.
+static void mark_written(const one_op *one, bool idle, lf_region region, unsigned char *may_change)
 {
     const lf_op_info *info = lf_op_info_of(one->op.kind);
-    for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
+    for (unsigned i = 0; i < LF_OPERAND_MAX && !idle; i++) {
         const lf_tensor *tensor = lf_op_tensor(&one->program, &one->op, i);
         if (tensor && info->operands[i].written && tensor->region == region)
             memset(may_change + tensor->offset, 1, align(lf_tensor_bytes(tensor)));
@@ -349,10 +373,10 @@ static void check_untouched(const op_case *op, const one_op *one, const unsigned
         if (!sizes[i])
             continue;
         unsigned char *may_change = must(calloc(1, sizes[i]));
-        mark_written(one, (lf_region)i, may_change);
+        mark_written(one, op->idle, (lf_region)i, may_change);
         for (size_t b = 0; b < sizes[i]; b++)
             if (!may_change[b] && before[at + b] != after[at + b])
-                fail_msg("%s %s on %s: changed byte %zu of region %s, which it does not write",
+                fail_msg("%s %s on %s: changed byte %zu of region %s, where it must not write",
                          lf_op_info_of(op->op.kind)->name, op->what, device->info.id, b, lf_region_name((lf_region)i));
         free(may_change);
     }

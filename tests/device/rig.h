@@ -39,7 +39,8 @@ void rig_put(test_rig *rig, lf_tensor_id tensor, const double *values);
 void rig_get(const test_rig *rig, lf_tensor_id tensor, double *values);
 // Normal numbers times `scale`, a pure function of (seed, tensor); the same values whatever the precision.
 void rig_put_normal(test_rig *rig, lf_tensor_id tensor, uint32_t seed, double scale);
-void rig_put_model(test_rig *rig, const lf_model *model); // its weights and running statistics
+void rig_put_model(test_rig *rig,
+                   const lf_model *model); // its weights, which their average begins with, and statistics
 // Probabilities, some of them zero. They are multiples of 2^-16, so that the sum of a row is exactly 1.
 void rig_put_teacher(test_rig *rig, lf_tensor_id tensor);
 
@@ -61,7 +62,8 @@ lf_tensor_id find_tensor(const lf_program *program, const char *name); // fails 
 void assert_near(const char *what, const lf_program *program, lf_tensor_id tensor, const double *got,
                  const double *want, double bound, double floor);
 
-// A row of the schedule for `rows` rows from position `first`, and Adam's rates at training step `step` for `lr`.
+// A row of the schedule for `rows` rows from position `first` and an update by them alone, with the optimizer's rates
+// at training step `step`.
 struct lf_schedule_row schedule_row(const lf_optimizer *optimizer, uint32_t first, uint32_t rows, uint32_t step);
 
 // A program of one operation. Every tensor is followed by 256 bytes that nobody may write to.
@@ -85,6 +87,7 @@ typedef struct operand {
 // is 4. `optimizer` may be NULL where the operation is none.
 enum { ONE_OP_COUNTER = 1, ONE_OP_FIRST = 2, ONE_OP_TRAINING_STEP = 4 };
 void one_op_put_schedule(test_rig *rig, const lf_optimizer *optimizer, uint32_t rows);
+void one_op_put_row(test_rig *rig, const struct lf_schedule_row *row); // that is the right one
 
 // A `fill` for what op_case has: normal numbers for all that the operation reads.
 typedef struct op_scales {
@@ -107,6 +110,7 @@ typedef struct op_case {
     const void *context;
     const char *what; // for messages: the shape and options
     double bound, floor;
+    bool idle; // nothing at all may change
 } op_case;
 void check_op(const op_case *op);
 

@@ -42,10 +42,20 @@ typedef struct test_training {
     uint32_t rows, batch, steps; // the last batch of a pass over the rows may be short
     lf_dtype stored;
     float soft_weight, temperature; // distillation, where there is a temperature
+    lf_loss_options loss_options;
+    bool weighted;     // rows have weights, some of them 0
+    uint32_t batches;  // an update; 0: 1
+    float average;     // decay of the moving average of the weights; 0: none
+    unsigned teachers; // of the same layers with other weights, that run in the program; the row's stand for none
+    lf_hint hints[2];  // at the first teacher
+    size_t hint_count;
 } test_training;
+
+enum { TRAINER_TEACHERS = 3 };
 
 typedef struct test_trainer {
     lf_model *model;
+    lf_model *teachers[TRAINER_TEACHERS];
     lf_program *program;
     test_rig rig;
 } test_trainer;
@@ -56,7 +66,12 @@ void trainer_init(test_trainer *trainer, lf_device *dev, const test_training *tr
 void trainer_finish(test_trainer *trainer);
 void trainer_run(test_trainer *trainer); // all steps, one submission
 
-// Weights, running statistics, moments and metrics as the device holds them, one after the other. The caller frees.
+// The schedule, from the first row on; `weights` are the resident rows', or NULL where all are 1.
+void trainer_put_schedule(test_trainer *trainer, const test_training *training, const double *order,
+                          const double *weights);
+
+// Weights, running statistics, moments, average and metrics as the device holds them, one after the other. The caller
+// frees.
 unsigned char *trainer_bits(const test_trainer *trainer, size_t *size);
 
 #endif

@@ -280,7 +280,7 @@ static void a_reader_keeps_the_file_that_it_opened(void **state)
     rename(in_folder("new.h5"), in_folder("old.h5"));
     uint8_t x[60];
     lf_error err = { 0 };
-    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, x, NULL, &err));
+    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, &(lf_rows_out){ .x = x }, &err));
     assert_int_equal(x[59], (uint8_t)(7 * 19 + 6));
     lf_dataset_close(data);
 }

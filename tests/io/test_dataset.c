@@ -71,8 +71,8 @@ static void check_rows(lf_dataset *data, const char *name)
                                    : ROWS - 1;
         memset(x, 0x5a, count * COLUMNS * element);
         memset(y, 0x5a, count * sizeof *y);
-        bool good = order == 0 ? lf_dataset_read_span(data, LF_PART_TRAIN, 0, n, x, y, &err)
-                               : lf_dataset_read(data, LF_PART_TRAIN, rows, n, x, y, &err);
+        bool good = order == 0 ? lf_dataset_read_span(data, LF_PART_TRAIN, 0, n, &(lf_rows_out){ .x = x, .y = y }, &err)
+                               : lf_dataset_read(data, LF_PART_TRAIN, rows, n, &(lf_rows_out){ .x = x, .y = y }, &err);
         if (!good)
             fail_msg("%s: %s", name, err.text);
         for (size_t i = 0; i < n; i++) {
@@ -151,7 +151,7 @@ static void booleans_of_h5py_are_classes_0_and_1(void **state)
     lf_error err = { 0 };
     assert_int_equal(part->stored, LF_I8);
     assert_int_equal(part->classes, 2);
-    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 4, x, y, &err));
+    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 4, &(lf_rows_out){ .x = x, .y = y }, &err));
     assert_memory_equal(x, values, sizeof x);
     for (int i = 0; i < 4; i++)
         assert_int_equal(y[i], values[i]);
@@ -218,7 +218,7 @@ static void chunks_larger_than_the_scratch_memory_read_the_same_rows(void **stat
     enum { N = sizeof rows / sizeof *rows };
     uint8_t *got = malloc(N * WIDE);
     lf_error err = { 0 };
-    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, N, got, NULL, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, N, &(lf_rows_out){ .x = got }, &err));
     for (size_t i = 0; i < N; i++)
         assert_memory_equal(got + i * WIDE, x + rows[i] * WIDE, WIDE);
     lf_dataset_close(data);
@@ -279,14 +279,14 @@ static void each_chunk_is_inflated_once(void **state)
     for (int i = 0; i < LONG; i++)
         rows[i] = (uint64_t)(i * 4999 + 17) % LONG;
     lf_dataset *data = open_counted(1500); // all rows, scattered, in one call
-    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, LONG, got, NULL, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, LONG, &(lf_rows_out){ .x = got }, &err));
     for (int i = 0; i < LONG; i++)
         assert_memory_equal(got[i], long_rows[rows[i]], sizeof got[0]);
     assert_int_equal(chunks_read, LONG / 1500 * 2);
     lf_dataset_close(data);
     data = open_counted(LONG / 2); // batch by batch in order; a row of chunks exceeds HDF5's own cache
     for (int i = 0; i < LONG; i += 10)
-        assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, (uint64_t)i, 10, got[i], NULL, &err));
+        assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, (uint64_t)i, 10, &(lf_rows_out){ .x = got[i] }, &err));
     assert_memory_equal(got, long_rows, sizeof got);
     assert_int_equal(chunks_read, 4);
     lf_dataset_close(data);
@@ -309,9 +309,9 @@ static void a_list_of_numbers_is_one_feature_a_row(void **state)
     assert_null(part->y_path);
     float got[3];
     lf_error err = { 0 };
-    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 3, got, NULL, &err));
+    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 3, &(lf_rows_out){ .x = got }, &err));
     assert_memory_equal(got, x, sizeof x);
-    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 3, got, got, &err));
+    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 3, &(lf_rows_out){ .x = got, .y = got }, &err));
     assert_says(err, LF_EARG, "/train/x: has no targets");
     lf_dataset_close(data);
 }
@@ -334,7 +334,7 @@ static void virtual_data_sets_within_the_file_are_read(void **state)
     assert_non_null(data);
     const uint64_t rows[] = { 19, 3 };
     uint8_t x[2][4];
-    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, 2, x, NULL, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, 2, &(lf_rows_out){ .x = x }, &err));
     assert_int_equal(x[0][1], (uint8_t)(7 * 19 + 3));
     assert_int_equal(x[1][0], 21);
     lf_dataset_close(data);
@@ -357,7 +357,7 @@ static void *read_many(void *user)
         for (int i = 0; i < 64; i++)
             rows[i] = rand_r(&r->seed) % ROWS;
         lf_error err = { 0 };
-        if (!lf_dataset_read(r->data, LF_PART_TRAIN, rows, 64, x, y, &err))
+        if (!lf_dataset_read(r->data, LF_PART_TRAIN, rows, 64, &(lf_rows_out){ .x = x, .y = y }, &err))
             r->good = false;
         for (int i = 0; i < 64; i++)
             r->good &= y[i] == rows[i] % 10 && x[i][COLUMNS - 1] == value_at((size_t)rows[i], COLUMNS - 1);
@@ -413,7 +413,7 @@ static void rows_in_memory_are_the_test_part(void **state)
     assert_int_equal(lf_dataset_part(data, LF_PART_TEST, &err)->rows, 3);
     assert_int_equal(lf_dataset_part(other, LF_PART_TEST, &err)->features, 3);
     const uint64_t rows[] = { 2, 0 };
-    assert_true(lf_dataset_read(data, LF_PART_TEST, rows, 2, got, NULL, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TEST, rows, 2, &(lf_rows_out){ .x = got }, &err));
     assert_memory_equal(got, ((const float[]){ 5, 6, 1, 2 }), sizeof got);
     lf_dataset_close(other);
     lf_dataset_close(data);

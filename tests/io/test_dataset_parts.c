@@ -52,7 +52,8 @@ static void names_of_classes_give_their_number_and_make_whole_floats_labels(void
     lf_error err = { 0 };
     assert_int_equal(lf_dataset_part(data, LF_PART_TRAIN, NULL)->target, LF_TARGET_CLASSES);
     assert_int_equal(lf_dataset_part(data, LF_PART_TRAIN, NULL)->classes, 3);
-    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 4, (float[4]){ 0 }, labels, &err));
+    assert_true(
+        lf_dataset_read_span(data, LF_PART_TRAIN, 0, 4, &(lf_rows_out){ .x = (float[4]){ 0 }, .y = labels }, &err));
     for (int i = 0; i < 4; i++)
         assert_int_equal(labels[i], (uint32_t)y[i]);
     lf_dataset_close(data);
@@ -78,7 +79,7 @@ static void a_matrix_of_targets_is_values(void **state)
     int32_t x[6];
     lf_error err = { 0 };
     const uint64_t rows[] = { 2, 0, 1 };
-    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, 3, x, got, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, rows, 3, &(lf_rows_out){ .x = x, .y = got }, &err));
     for (int i = 0; i < 6; i++) {
         assert_true(got[i] == (float)y[rows[i / 2] * 2 + (uint64_t)i % 2]);
         assert_int_equal(x[i], y[rows[i / 2] * 2 + (uint64_t)i % 2]);
@@ -162,7 +163,7 @@ static uint64_t take_part(lf_dataset *data, lf_part_id id, int *seen, int32_t *o
         return 0;
     int32_t(*x)[2] = malloc(part->rows * sizeof *x);
     uint32_t *y = malloc(part->rows * sizeof *y);
-    assert_true(lf_dataset_read_span(data, id, 0, part->rows, x, y, &err));
+    assert_true(lf_dataset_read_span(data, id, 0, part->rows, &(lf_rows_out){ .x = x, .y = y }, &err));
     for (uint64_t i = 0; i < part->rows; i++) {
         assert_in_range(x[i][0], 0, SPLIT_ROWS - 1);
         assert_int_equal(x[i][1], -x[i][0]);
@@ -283,7 +284,7 @@ static void measure(lf_dataset *data, const lf_part *part, uint32_t feature, dou
     size_t element = lf_dtype_size(part->stored);
     char *x = malloc(part->rows * part->features * element);
     lf_error err = { 0 };
-    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, part->rows, x, NULL, &err));
+    assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, part->rows, &(lf_rows_out){ .x = x }, &err));
     double sum = 0, squares = 0;
     out[2] = INFINITY;
     out[3] = -INFINITY;

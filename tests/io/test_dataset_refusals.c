@@ -200,7 +200,7 @@ static void labels_that_change_after_opening_are_caught_on_reading(void **state)
     uint32_t y[20];
     lf_error err = { 0 };
     // HDF5 may or may not still hold the old values in memory; a label out of range never comes out.
-    if (lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, x, y, &err))
+    if (lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, &(lf_rows_out){ .x = x, .y = y }, &err))
         assert_int_equal(y[4], 4);
     else
         assert_says(err, LF_EDATA, "/train/y: label 99 at row 4 is outside 0..9");
@@ -225,12 +225,12 @@ static void values_that_are_not_finite_are_named_when_read(void **state)
         lf_error err = { 0 };
         char message[64];
         snprintf(message, sizeof message, "/train/x: value %s at row 17, column 4", text[i % 3]);
-        assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 17, x, NULL, &err));
-        assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 10, 10, x, NULL, &err));
+        assert_true(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 17, &(lf_rows_out){ .x = x }, &err));
+        assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 10, 10, &(lf_rows_out){ .x = x }, &err));
         if (!strstr(err.text, message) && !strstr(err.text, "value -nan at row 17, column 4"))
             assert_says(err, LF_EDATA, message);
         const uint64_t rows[] = { 3, 17, 0 };
-        assert_false(lf_dataset_read(data, LF_PART_TRAIN, rows, 3, x, NULL, &err));
+        assert_false(lf_dataset_read(data, LF_PART_TRAIN, rows, 3, &(lf_rows_out){ .x = x }, &err));
         assert_int_equal(err.code, LF_EDATA);
         lf_dataset_close(data);
         assert_null(lf_dataset_open(&(lf_dataset_spec){ .file = file_name, .normalize = "standard" }, &err));
@@ -245,7 +245,7 @@ static void values_that_are_not_finite_are_named_when_read(void **state)
     uint8_t x[60];
     float y[40];
     lf_error err = { 0 };
-    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, x, y, &err));
+    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 0, 20, &(lf_rows_out){ .x = x, .y = y }, &err));
     assert_says(err, LF_EDATA, "/train/y: value inf at row 5, column 1");
     lf_dataset_close(data);
 }
@@ -259,14 +259,14 @@ static void rows_outside_the_part(void **state)
     uint8_t x[60];
     lf_error err = { 0 };
     const uint64_t rows[] = { 0, 20 };
-    assert_false(lf_dataset_read(data, LF_PART_TRAIN, rows, 2, x, NULL, &err));
+    assert_false(lf_dataset_read(data, LF_PART_TRAIN, rows, 2, &(lf_rows_out){ .x = x }, &err));
     assert_says(err, LF_EARG, "/train/x: row 20 of part \"train\" is outside 0..19");
-    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 15, 6, x, NULL, &err));
+    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, 15, 6, &(lf_rows_out){ .x = x }, &err));
     assert_says(err, LF_EARG, "row 20 of part");
-    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, UINT64_MAX, 2, x, NULL, &err));
-    assert_false(lf_dataset_read_span(data, LF_PART_TEST, 0, 1, x, NULL, &err));
+    assert_false(lf_dataset_read_span(data, LF_PART_TRAIN, UINT64_MAX, 2, &(lf_rows_out){ .x = x }, &err));
+    assert_false(lf_dataset_read_span(data, LF_PART_TEST, 0, 1, &(lf_rows_out){ .x = x }, &err));
     assert_says(err, LF_ENOTFOUND, "has no part \"test\"; it has train");
-    assert_true(lf_dataset_read(data, LF_PART_TRAIN, NULL, 0, NULL, NULL, &err));
+    assert_true(lf_dataset_read(data, LF_PART_TRAIN, NULL, 0, &(lf_rows_out){ 0 }, &err));
     lf_dataset_close(data);
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/random.h"
+#include "io/rows_file.h"
 #include "io/run_file.h"
 
 // With AddressSanitizer: damage makes HDF5 1.10 itself copy a few bytes too many and ask for absurd memory. What is
@@ -47,12 +48,19 @@ static void use_dataset(const char *path)
         for (size_t i = 0; i < count; i++)
             rows[i] = (i * 37 + 5) % part->rows;
         void *targets = part->target == LF_TARGET_NONE ? NULL : y;
-        if (lf_dataset_read(data, LF_PART_TRAIN, rows, count, x, targets, &err) && part->target == LF_TARGET_CLASSES)
+        float w[64];
+        if (lf_dataset_read(data, LF_PART_TRAIN, rows, count, &(lf_rows_out){ .x = x, .y = targets }, &err) &&
+            part->target == LF_TARGET_CLASSES)
             for (size_t i = 0; i < count; i++)
                 if (((uint32_t *)y)[i] >= part->classes)
                     abort();
+        if (lf_dataset_read(data, LF_PART_TRAIN, rows, count, &(lf_rows_out){ .w = w }, &err))
+            for (size_t i = 0; i < count; i++)
+                if (!(w[i] >= 0 && isfinite(w[i])))
+                    abort();
         free(y);
         free(x);
+        lf_dataset_digest(data, LF_PART_TRAIN, hex, &err);
     }
     lf_dataset_close(data);
     lf_h5_digest(path, "/", hex, &err);
@@ -73,6 +81,18 @@ static void use_model(const char *path)
         abort();
     }
     lf_model_file_destroy(read);
+}
+
+static void use_rows(const char *path)
+{
+    lf_error err = { 0 };
+    float values[50 * 3];
+    if (!lf_rows_read(path, "rows", "logits", 50, 3, values, &err) && !strstr(err.text, "damaged.h5")) {
+        fprintf(stderr, "a message without the file's name: %s\n", err.text);
+        abort();
+    }
+    free(lf_rows_read_text(path, "@model"));
+    free(lf_rows_read_text(path, "logits@name"));
 }
 
 // Where a file may be damaged.
@@ -129,7 +149,11 @@ static void fuzz(const char *whole, range where, void (*use)(const char *path))
                         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
             if (keep_in) {
                 char kept[1024];
-                snprintf(kept, sizeof kept, "%s/%s-%d.h5", keep_in, use == use_model ? "model" : "data", i);
+                snprintf(kept, sizeof kept, "%s/%s-%d.h5", keep_in,
+                         use == use_model  ? "model"
+                         : use == use_rows ? "rows"
+                                           : "data",
+                         i);
                 file_put(kept, copy, left);
             }
             crashes++;
@@ -163,6 +187,7 @@ static void damaged_data_sets_never_crash(void **state)
         hid_t file = h5_make(path);
         h5_put(file, "/train/x", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 2, dims, &layouts[i], x);
         h5_put(file, "/train/y", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1, dims, &layouts[i], y);
+        h5_put(file, "/train/w", H5T_IEEE_F32LE, H5T_NATIVE_UINT8, 1, dims, NULL, y);
         h5_attribute(file, "/train/x", "scale", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &scale);
         if (i == 0)
             h5_attribute(file, "/train/y", "classes", H5T_C_S1, H5T_C_S1, 1, &ten, "0123456789");
@@ -192,6 +217,19 @@ static void damaged_models_never_crash(void **state)
     fuzz(in_folder("whole.h5"), (range){ 0, 0 }, use_model);
 }
 
+static void damaged_files_of_rows_never_crash(void **state)
+{
+    (void)state;
+    lf_error err = { 0 };
+    static const float values[50 * 3];
+    lf_rows_file *file = lf_rows_create(in_folder("whole.h5"), "rows", &err);
+    assert_non_null(file);
+    assert_true(lf_rows_add(file, "logits", LF_F32, 50, 3, &err) && lf_rows_text(file, "@model", "m.h5", &err) &&
+                lf_rows_text(file, "logits@name", "l", &err) && lf_rows_put(file, "logits", 0, 50, values, &err) &&
+                lf_rows_finish(file, &err));
+    fuzz(in_folder("whole.h5"), (range){ 0, 0 }, use_rows);
+}
+
 int main(int count, char **arguments)
 {
     if (count > 1)
@@ -202,6 +240,7 @@ int main(int count, char **arguments)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_data_sets_never_crash),
         cmocka_unit_test(damaged_models_never_crash),
+        cmocka_unit_test(damaged_files_of_rows_never_crash),
     };
     return cmocka_run_group_tests_name("io: damaged files", tests, folder_make, folder_remove);
 }

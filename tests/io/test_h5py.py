@@ -59,6 +59,8 @@ def a_model_file_holds_what_the_design_says(folder):
     state = f["train_state"].attrs
     assert (state["epoch"], state["step"], state["position"], state["seed"]) == (1, 7, 64, 2**64 - 1)
     assert np.isnan(state["best"]) and text(state["options"]) == "{}"
+    assert state["monitor_best"] == .25 and state["monitor_epoch"] == 1
+    assert f["train_state/rows"].dtype == np.dtype("<u8") and list(f["train_state/rows"]) == [5, 0, 9]
     assert text(f["digest"].attrs["sha256"]) == digest(tensors_below(f["model"]))
   assert run("model", f"{folder}/model.h5").strip() == digest(
     {"linear_1/kernel": np.array([[1, 2, 3], [4, 5, 6]]), "linear_1/bias": np.array([-1, .5, 0])})
@@ -96,8 +98,35 @@ def a_run_file_is_nexus_and_h5md(folder):
     assert entry["program_name"].attrs["version"].count(".") == 2
     assert entry["log/text"].asstr()[()].tolist() == ["epoch 1 ✓"]
     assert entry["step_1"].attrs["NX_class"] == "NXprocess"
+    ranks, confusion = entry["step_1/ranks"], entry["result/train/confusion"]
+    assert ranks.dtype == np.dtype("<f8") and ranks.shape == (1, 3, 1) and list(ranks[0, :, 0]) == [3, 2, 1]
+    assert confusion.dtype == np.dtype("<i8") and confusion[()].tolist() == [[1, 2, 3]]
     assert entry["digests/train/sha256"][0].decode() == digest(tensors_below(entry["result/train/model/model"]))
     assert len(entry["entry_identifier_uuid"].asstr()[()]) == 36
+
+
+def a_file_of_rows_holds_its_matrices(folder):
+  with h5py.File(f"{folder}/rows.h5") as f:
+    head = {name: text(value) for name, value in f.attrs.items() if name not in ("format_version", "complete")}
+    assert head.pop("creator_version").count(".") == 2
+    assert head == {"format": "lavaflow-predictions", "creator": "lavaflow", "model": "größe.h5"}, head
+    assert list(f.attrs["format_version"]) == [1, 0] and f.attrs["complete"] == 1
+    logits, classes = f["deep/logits"], f["class"]
+    assert logits.dtype == np.dtype("<f4") and logits[()].tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert text(logits.attrs["long_name"]) == "logits"
+    assert classes.dtype == np.dtype("<u4") and classes[()].tolist() == [2, 1, 2**32 - 1]
+
+
+def weights_made_by_h5py_read_as_their_values(folder):
+  path = f"{folder}/weights.h5"
+  weights = np.array([0, .5, 2, 1, .25])
+  options = [{}, {"chunks": (2,), "compression": "gzip"}]
+  for option in options:
+    for kind in "<f2", ">f4", "f8", "?", "i8":
+      with h5py.File(path, "w") as f:
+        f["train/x"] = np.zeros((5, 2), "u1")
+        f.create_dataset("train/w", data=weights.astype(kind), **option)
+      assert [float(line) for line in run("weights", path).split()] == weights.astype(kind).astype(float).tolist(), kind
 
 
 def data_sets_made_by_h5py_read_as_their_values(folder):
@@ -131,6 +160,7 @@ def data_sets_made_by_h5py_read_as_their_values(folder):
 with tempfile.TemporaryDirectory() as place:
   run("write", place)
   for law in (a_model_file_holds_what_the_design_says, a_model_file_made_by_h5py_is_read,
-              a_run_file_is_nexus_and_h5md, data_sets_made_by_h5py_read_as_their_values):
+              a_run_file_is_nexus_and_h5md, a_file_of_rows_holds_its_matrices,
+              weights_made_by_h5py_read_as_their_values, data_sets_made_by_h5py_read_as_their_values):
     law(place)
     print("ok", law.__name__)

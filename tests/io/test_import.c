@@ -87,7 +87,7 @@ static void plain_and_deflated_files_become_the_same_data_set(void **state)
             assert_true(part->scale[0] == (float)(1.0 / 255) && part->offset[0] == 0);
             uint8_t x[IMAGES][SIDE * SIDE];
             uint32_t y[IMAGES];
-            assert_true(lf_dataset_read_span(data, (lf_part_id)id, 0, IMAGES, x, y, &err));
+            assert_true(lf_dataset_read_span(data, (lf_part_id)id, 0, IMAGES, &(lf_rows_out){ .x = x, .y = y }, &err));
             for (size_t i = 0; i < IMAGES; i++) {
                 assert_int_equal(y[i], i % 10);
                 for (size_t j = 0; j < SIDE * SIDE; j++)
@@ -182,7 +182,7 @@ static void the_real_files_have_their_known_counts(void **state)
     static const int counts[] = { 980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009 };
     uint8_t *x = malloc(10000 * 784);
     uint32_t *y = malloc(10000 * sizeof *y);
-    assert_true(lf_dataset_read_span(data, LF_PART_TEST, 0, 10000, x, y, &err));
+    assert_true(lf_dataset_read_span(data, LF_PART_TEST, 0, 10000, &(lf_rows_out){ .x = x, .y = y }, &err));
     int seen[10] = { 0 };
     for (int i = 0; i < 10000; i++)
         seen[y[i]]++;

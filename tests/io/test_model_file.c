@@ -127,6 +127,90 @@ static void the_state_does_not_change_the_digest_of_the_weights(void **state)
     lf_model_file_destroy(checkpoint);
 }
 
+static void set_rows(lf_train_state *state, size_t count)
+{
+    state->row_count = count;
+    state->rows = malloc(count * sizeof *state->rows);
+    for (size_t i = 0; i < count; i++)
+        state->rows[i] = UINT64_MAX - 3 * i;
+}
+
+static void what_a_training_watches_reads_back(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        lf_model_file *model = sample_model(4, true);
+        if (i % 2) {
+            model->state->monitor_best = -.75;
+            model->state->monitor_epoch = 12;
+        }
+        if (i / 2)
+            set_rows(model->state, 100);
+        lf_model_file *read = round_trip(model);
+        assert_true(models_equal(model, read));
+        if (i == 0) {
+            assert_true(isnan(read->state->monitor_best));
+            assert_null(read->state->rows);
+        }
+        lf_model_file_destroy(read);
+        lf_model_file_destroy(model);
+    }
+}
+
+static void state_of_any_name_behind_a_tensors_name_reads_back(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "linear_1/kernel/average", "linear_1/kernel/best", "batch_norm_1/mean/best",
+                                         "batch_norm_1/variance/average" };
+    enum { COUNT = sizeof names / sizeof *names };
+    lf_model_file *model = sample_model(5, true);
+    lf_train_state *s = model->state;
+    s->moments = realloc(s->moments, (s->moment_count + COUNT) * sizeof *s->moments);
+    for (size_t i = 0; i < COUNT; i++) {
+        lf_file_tensor *tensor = &s->moments[s->moment_count++];
+        *tensor = (lf_file_tensor){ strdup(names[i]), 0, 3, malloc(3 * sizeof(float)) };
+        for (int j = 0; j < 3; j++)
+            tensor->values[j] = (float)((int)i - j);
+    }
+    lf_model_file *read = round_trip(model);
+    assert_int_equal(read->state->moment_count, 2 + COUNT);
+    assert_true(models_equal(model, read));
+    lf_model_file_destroy(read);
+    lf_model_file_destroy(model);
+}
+
+static void a_checkpoint_of_an_earlier_version_still_loads(void **state)
+{
+    (void)state;
+    lf_error err = { 0 };
+    lf_model_file *model = sample_model(1, true), *read = round_trip(model);
+    lf_model_file_destroy(read);
+    hid_t file = H5Fopen(in_folder("model.h5"), H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Adelete_by_name(file, "/train_state", "monitor_best", H5P_DEFAULT);
+    H5Adelete_by_name(file, "/train_state", "monitor_epoch", H5P_DEFAULT);
+    // What the version before these fields wrote for this model.
+    static const char known[] = "a0ef0d46ca69c8b76614e99719ebb31fb239760415e00d704c46a083dc795a91";
+    char hex[65] = "";
+    hid_t attribute = H5Aopen_by_name(file, "/digest", "content_sha256", H5P_DEFAULT, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute);
+    assert_int_equal(H5Tget_size(type), 64);
+    assert_true(H5Aread(attribute, type, hex) >= 0);
+    assert_string_equal(hex, known);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    H5Fclose(file);
+    read = lf_model_file_read(in_folder("model.h5"), &err);
+    if (!read)
+        fail_msg("%s", err.text);
+    assert_true(models_equal(model, read));
+    assert_true(isnan(read->state->monitor_best));
+    assert_int_equal(read->state->monitor_epoch, 0);
+    assert_int_equal(read->state->row_count, 0);
+    assert_null(read->state->rows);
+    lf_model_file_destroy(read);
+    lf_model_file_destroy(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +221,9 @@ int main(void)
         cmocka_unit_test(equal_models_give_equal_files),
         cmocka_unit_test(the_digest_is_of_names_shapes_and_values_in_any_order),
         cmocka_unit_test(the_state_does_not_change_the_digest_of_the_weights),
+        cmocka_unit_test(what_a_training_watches_reads_back),
+        cmocka_unit_test(state_of_any_name_behind_a_tensors_name_reads_back),
+        cmocka_unit_test(a_checkpoint_of_an_earlier_version_still_loads),
     };
     return cmocka_run_group_tests_name("io: model files", tests, folder_make, folder_remove);
 }

@@ -10,6 +10,10 @@ static hid_t start(void)
     lf_model_file *model = sample_model(1, true);
     lf_error err = { 0 };
     path = in_folder("model.h5");
+    model->state->monitor_best = .5;
+    model->state->monitor_epoch = 3;
+    model->state->row_count = 3;
+    model->state->rows = calloc(3, sizeof *model->state->rows);
     assert_true(lf_model_file_write(path, model, &err));
     lf_model_file_destroy(model);
     hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
@@ -131,6 +135,51 @@ static void values_that_changed(void **state)
     finish(file, LF_EFORMAT, "/optimizer@kind: has 44 characters; expects fewer than 32");
 }
 
+static void what_a_training_watches_is_checked(void **state)
+{
+    (void)state;
+    const double number = .25;
+    const hsize_t dims[] = { 3, 1 }, huge = (hsize_t)1 << 40, none = 0;
+    const uint64_t rows[] = { 0, 1, 0 };
+    hid_t file = start();
+    H5Adelete_by_name(file, "/train_state", "monitor_best", H5P_DEFAULT);
+    h5_attribute(file, "/train_state", "monitor_best", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &number);
+    finish(file, LF_EDATA, "is damaged: the sha256 of definition and state");
+    file = start();
+    H5Adelete_by_name(file, "/train_state", "monitor_best", H5P_DEFAULT);
+    set_text(file, "/train_state", "monitor_best", "low");
+    finish(file, LF_EFORMAT, "/train_state@monitor_best: is missing or not a number");
+    file = start();
+    set_text(file, "/train_state", "monitor_epoch", "3");
+    finish(file, LF_EFORMAT, "/train_state@monitor_epoch: is 1 value(s) of type string; expects one integer");
+    file = start();
+    H5Ldelete(file, "/train_state/rows", H5P_DEFAULT);
+    finish(file, LF_EDATA, "is damaged: the sha256 of definition and state");
+    const struct {
+        hid_t type;
+        int rank;
+        const hsize_t *dims;
+        const void *values;
+        lf_code code;
+        const char *text;
+    } cases[] = {
+        { H5T_STD_U64LE, 1, dims, rows, LF_EDATA, "is damaged: the sha256 of definition and state" },
+        { H5T_IEEE_F64LE, 1, dims, rows, LF_EFORMAT,
+          "/train_state/rows: has rank 1 and 3 values of type float; expects a list of row numbers" },
+        { H5T_STD_U64LE, 2, dims, rows, LF_EFORMAT, "/train_state/rows: has rank 2 and 3 values of type integer" },
+        { H5T_STD_U64LE, 1, &huge, NULL, LF_EFORMAT, "/train_state/rows: has rank 1 and 1099511627776 values" },
+        { H5T_STD_U64LE, 1, &none, NULL, LF_EFORMAT, "/train_state/rows: has rank 1 and 0 values" },
+        { H5T_STD_U64LE, 1, dims, NULL, LF_EDATA, "/train_state/rows: was not written whole" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        file = start();
+        H5Ldelete(file, "/train_state/rows", H5P_DEFAULT);
+        h5_put(file, "/train_state/rows", cases[i].type, H5T_NATIVE_UINT64, cases[i].rank, cases[i].dims, NULL,
+               cases[i].values);
+        finish(file, cases[i].code, cases[i].text);
+    }
+}
+
 static void tensors_of_other_types_and_shapes(void **state)
 {
     (void)state;
@@ -206,6 +255,7 @@ int main(void)
         cmocka_unit_test(a_later_minor_version_is_read),
         cmocka_unit_test(parts_that_are_missing),
         cmocka_unit_test(values_that_changed),
+        cmocka_unit_test(what_a_training_watches_is_checked),
         cmocka_unit_test(tensors_of_other_types_and_shapes),
         cmocka_unit_test(files_that_are_no_hdf5_or_cut_short),
         cmocka_unit_test(models_that_cannot_be_written),

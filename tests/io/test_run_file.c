@@ -135,6 +135,59 @@ static void setting_again_replaces_the_value_and_keeps_the_attributes(void **sta
     lf_run_destroy(run);
 }
 
+static void arrays_keep_their_shape_and_values(void **state)
+{
+    (void)state;
+    lf_error err = { 0 };
+    const char *path = in_folder("arrays.h5");
+    lf_run *run = lf_run_create(&err);
+    const uint64_t shapes[][4] = { { 3 }, { 2, 3 }, { 1, 2, 3 }, { 2, 1, 3, 1 }, { 0, 3 } };
+    const double floats[] = { .5, NAN, -1e300, 0, 1, 2 };
+    const int64_t integers[] = { INT64_MIN, INT64_MAX, -1, 0, 1, 2 };
+    OK(lf_run_set_f64s(run, "result/test/f1", 1, shapes[0], floats, &err));
+    OK(lf_run_set_i64s(run, "result/test/confusion", 2, shapes[1], integers, &err));
+    OK(lf_run_set_f64s(run, "f3", 3, shapes[2], floats, &err));
+    OK(lf_run_set_i64s(run, "parameters/i4", 4, shapes[3], integers, &err));
+    OK(lf_run_set_f64s(run, "parameters/none", 2, shapes[4], floats, &err));
+    OK(lf_run_set_i64s(run, "parameters/i4@ids", 1, shapes[0], integers, &err));
+    OK(lf_run_set_f64s(run, "step_1@range", 1, (uint64_t[]){ 2 }, floats, &err));
+    OK(lf_run_save(run, path, "done", 0, &err));
+    assert_lists(path, "/entry/result/test@NX_class text 'NXcollection'");
+    assert_lists(path, "/entry/result/test/f1 float 3 0.5 nan -1e+300");
+    assert_lists(path, "/entry/result/test/confusion integer 2x3 -9223372036854775808 9223372036854775807 -1 0 1 2");
+    assert_lists(path, "/entry/f3 float 1x2x3 0.5 nan -1e+300 0 1 2");
+    assert_lists(path, "/entry/parameters/i4 integer 2x1x3x1 -9223372036854775808 9223372036854775807 -1 0 1 2");
+    assert_lists(path, "/entry/parameters/none float 0x3");
+    assert_lists(path, "/entry/parameters/i4@ids integer 3 -9223372036854775808 9223372036854775807 -1");
+    assert_lists(path, "/entry/step_1@range float 2 0.5 nan");
+    assert_lists(path, "/entry/step_1@NX_class text 'NXprocess'");
+    // Again: of the same shape with its attributes, of another, of another type, and as a scalar.
+    OK(lf_run_set_text(run, "f3@units", "s", &err));
+    OK(lf_run_set_f64s(run, "f3", 3, shapes[2], floats + 0, &err));
+    OK(lf_run_set_i64s(run, "result/test/confusion", 1, shapes[0], integers + 3, &err));
+    OK(lf_run_set_i64s(run, "result/test/f1", 1, shapes[0], integers + 3, &err));
+    OK(lf_run_set_f64(run, "parameters/i4", 4, &err));
+    OK(lf_run_set_f64s(run, "parameters/scalar", 1, (uint64_t[]){ 1 }, floats, &err));
+    OK(lf_run_save(run, path, "done", 0, &err));
+    assert_lists(path, "/entry/f3@units text 's'");
+    assert_lists(path, "/entry/result/test/confusion integer 3 0 1 2");
+    assert_lists(path, "/entry/result/test/f1 integer 3 0 1 2");
+    assert_lists(path, "/entry/parameters/i4 float 4");
+    assert_lists(path, "/entry/parameters/scalar float 1 0.5");
+    static const size_t ranks[] = { 0, 5, SIZE_MAX };
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
+        assert_false(lf_run_set_f64s(run, "a/b", ranks[i], shapes[0], floats, &err));
+        assert_says(err, LF_EARG, "run file: a/b: an array of rank ");
+        assert_false(lf_run_set_i64s(run, "a/b", ranks[i], shapes[0], integers, &err));
+        assert_says(err, LF_EARG, "; expects 1 to 4");
+    }
+    assert_false(lf_run_set_i64s(run, "parameters", 1, shapes[0], integers, &err));
+    assert_says(err, LF_EARG, "parameters: is a group; it cannot become a value");
+    assert_false(lf_run_set_f64s(run, "../x", 1, shapes[0], floats, &err));
+    assert_says(err, LF_EARG, "\"../x\" is no path below /entry");
+    lf_run_destroy(run);
+}
+
 static void wrong_paths_are_refused(void **state)
 {
     (void)state;
@@ -326,6 +379,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_set_is_in_the_file),
         cmocka_unit_test(setting_again_replaces_the_value_and_keeps_the_attributes),
+        cmocka_unit_test(arrays_keep_their_shape_and_values),
         cmocka_unit_test(wrong_paths_are_refused),
         cmocka_unit_test(series_digests_and_log_keep_their_order_over_many_appends_and_saves),
         cmocka_unit_test(a_result_holds_the_model_and_replaces_the_older),

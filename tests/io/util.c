@@ -218,6 +218,7 @@ lf_model_file *sample_model(unsigned seed, bool with_state)
     state->waited = 3;
     state->reductions = 2;
     state->options = strdup("{\"batch\":64}");
+    state->monitor_best = NAN; // what the checkpoints of earlier versions have
     state->moment_count = 2;
     state->moments = calloc(2, sizeof *state->moments);
     state->moments[0] = tensor("linear_1/kernel/m", 7, 5, seed + 4);
@@ -262,5 +263,8 @@ bool models_equal(const lf_model_file *a, const lf_model_file *b)
                   s->epoch == t->epoch && s->step == t->step && s->position == t->position && s->seed == t->seed &&
                   (s->best == t->best || (isnan(s->best) && isnan(t->best))) && texts_equal(s->schedule, t->schedule) &&
                   texts_equal(s->options, t->options) &&
+                  (s->monitor_best == t->monitor_best || (isnan(s->monitor_best) && isnan(t->monitor_best))) &&
+                  s->monitor_epoch == t->monitor_epoch && s->row_count == t->row_count &&
+                  (s->row_count == 0 || memcmp(s->rows, t->rows, s->row_count * sizeof *s->rows) == 0) &&
                   tensors_equal(s->moments, s->moment_count, t->moments, t->moment_count));
 }

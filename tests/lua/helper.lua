@@ -13,6 +13,13 @@ helper.lua = environment "LAVAFLOW_LUA"
 helper.python = environment "LAVAFLOW_PYTHON"
 helper.test_data = environment "LAVAFLOW_TEST_DATA"
 
+--- The device that a test runs on, and whether this machine has it.
+helper.device = os.getenv "LAVAFLOW_TEST_DEVICE" or "cpu"
+helper.device_present = false
+for _, info in ipairs(require("lavaflow.core").devices()) do
+  if info.id == helper.device and not info.unavailable then helper.device_present = true end
+end
+
 --- A new folder, which `helper.remove` removes with all that is in it.
 function helper.folder()
   return assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/lavaflow-test-XXXXXX"))
@@ -80,7 +87,8 @@ end
 
 --- Runs a program to its end.
 --- @param command string[]
---- @param given { cwd: string?, env: table?, plain: boolean?, on_output: fun(text: string, process: userdata)? }?
+--- @param given { cwd: string?, env: table?, plain: boolean?, on_output: fun(text: string, process: userdata)?,
+---   on_start: fun(process: userdata)? }?
 --- @return { code: integer, signal: integer, out: string, err: string }
 function helper.run(command, given)
   given = given or {}
@@ -95,6 +103,7 @@ function helper.run(command, given)
     process:close()
   end)
   assert(process, ("%s: %s"):format(command[1], why))
+  if given.on_start then given.on_start(process) end
   for pipe, pieces in pairs(text) do
     pipe:read_start(function(_, piece)
       if not piece then
@@ -126,6 +135,25 @@ function helper.message(fn, ...)
   local ok, message = pcall(fn, ...)
   assert(not ok, "expected an error")
   return message
+end
+
+--- Fails unless the function raises a message that holds `part`.
+function helper.refused(part, fn, ...)
+  local ok, message = pcall(fn, ...)
+  if ok then error(("expected an error with\n  %s"):format(part), 2) end
+  if not tostring(message):find(part, 1, true) then
+    error(("expected an error with\n  %s\ngot\n  %s"):format(part, message), 2)
+  end
+end
+
+--- Fails unless two numbers, or arrays of numbers, differ by at most `bound`.
+function helper.near(expected, got, bound, what)
+  if type(expected) == "table" then
+    if #expected ~= #got then error(("%s: expected %d values, got %d"):format(what or "", #expected, #got), 2) end
+    for i, value in ipairs(expected) do helper.near(value, got[i], bound, ("%s[%d]"):format(what or "", i)) end
+  elseif got ~= got or math.abs(expected - got) > bound then
+    error(("%s: expected %.9g within %g, got %.9g"):format(what or "", expected, bound, got), 2)
+  end
 end
 
 --- Fails unless `text` holds `part` as it stands.

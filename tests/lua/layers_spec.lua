@@ -1,4 +1,4 @@
--- Dropout, norms, residuals, schedules and distillation as scripts write them.
+-- Initialisers, dropout, norms, residuals and schedules as scripts write them.
 local lf = require "lavaflow"
 local helper = require "helper"
 
@@ -13,11 +13,7 @@ teardown(function()
   helper.remove(folder)
 end)
 
-local function refused(part, fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  helper.has(message, part)
-end
+local refused = helper.refused
 
 local function every_layer()
   return lf.sequential {
@@ -46,6 +42,27 @@ describe("layers", function()
     local layers = zeros:layers()
     assert.same({ 0, 0 }, { layers[3].alpha, layers[5].alpha })
     assert.is_nil(lf.mlp({ 4, 3, 2 }):layers()[2].alpha)
+  end)
+
+  it("begin_with_a_constant_or_with_normal_numbers_of_a_deviation", function()
+    local constant = lf.mlp { 4, 3, init = "constant", init_scale = -0.25, seed = 1 }
+    for _, value in ipairs(constant:weights "linear_1/kernel") do assert.equal(-0.25, value) end
+    local function deviation(given)
+      local model = lf.sequential { lf.linear(50, 40, given), seed = 1 }
+      local sum, squares = 0, 0
+      for _, value in ipairs(model:weights "linear_1/kernel") do sum, squares = sum + value, squares + value ^ 2 end
+      for _, value in ipairs(model:weights "linear_1/bias") do assert.equal(0, value) end
+      assert.is_true(math.abs(sum / 2000) <= 0.15 * math.sqrt(squares / 2000))
+      return math.sqrt(squares / 2000)
+    end
+    helper.near(0.05, deviation { init = "normal" }, 0.005)
+    helper.near(2, deviation { init = "normal", init_scale = 2 }, 0.2)
+    assert.equal(0, deviation { init = "normal", init_scale = 0 })
+    local model = lf.sequential { lf.linear(4, 3, { init = "normal", init_scale = 0.5 }), seed = 1 }
+    model:save(folder .. "/init.h5")
+    assert.equal(model:definition(), lf.load(folder .. "/init.h5"):definition())
+    helper.has(model:definition(), '"init_scale":0.5')
+    helper.remove(folder .. "/init.h5")
   end)
 
   it("are_saved_and_loaded_with_their_statistics", function()
@@ -110,36 +127,5 @@ describe("schedules", function()
     refused("every: expected a whole number of at least 1, got nothing", lf.adam, { schedule = { "step" } })
     refused('unknown option "gama"; nearest: gamma', lf.sgd, { schedule = { "exponential", gamma = 1, gama = 1 } })
     refused("schedule: expected a schedule", lf.adam, { schedule = 3 })
-  end)
-end)
-
-describe("distillation", function()
-  local function distill(given)
-    local t = { student = lf.mlp { 4, 6, 3 }, data = data.train, validation = data.test, device = "cpu", epochs = 3 }
-    for name, value in pairs(given) do t[name] = value end
-    return lf.distill(t), t.student
-  end
-
-  it("teaches_a_student_and_records_the_teacher", function()
-    local _, teacher = train { epochs = 20 }
-    local path = folder .. "/distilled.h5"
-    local one = distill { teacher = teacher, record = path }
-    assert.equal(one.digest, distill({ teachers = { teacher } }).digest)
-    assert.not_equal(one.digest, distill({ teacher = teacher, alpha = 0.1 }).digest)
-    local metrics = require("lavaflow.core").h5_read(path, "/entry/metrics", 10)
-    assert.equal(teacher:digest(), metrics.train["@teacher_1"])
-    helper.remove(path)
-  end)
-
-  it("is_refused_with_the_argument_and_the_value", function()
-    local teacher, narrow = lf.mlp { 4, 8, 3, seed = 1 }, lf.mlp { 4, 8, 2, seed = 1 }
-    refused("teacher: expected either teacher, a model, or teachers, an array of them; got neither", distill, {})
-    refused("teacher 1 has 2 outputs, but the student has 3", distill, { teacher = narrow })
-    refused("temperature: expected a number above 0, got 0", distill, { teacher = teacher, temperature = 0 })
-    refused("alpha: expected a number of at least 0 and at most 1, got 1.5", distill,
-      { teacher = teacher, alpha = 1.5 })
-    refused("teacher 1 has no weights yet", distill, { teacher = lf.mlp { 4, 3 } })
-    refused('distillation needs loss "cross_entropy", not "mse"', distill, { teacher = teacher, loss = "mse" })
-    refused('unknown option "model"', distill, { teacher = teacher, model = teacher })
   end)
 end)

@@ -34,6 +34,26 @@ def main(folder):
         write(name, {**good, **{path.replace("_", "/"): values for path, values in changed.items()}})
 
     write("good.h5", good)
+    # Weights: 0, 1 or 2 a row; as many copies of each row; the weight of its class; and a wrong one.
+    weights = np.arange(ROWS) % 3
+    variant("weighted.h5", train_w=weights.astype("f4"), test_w=np.ones(12, "f4"))
+    variant("repeated.h5", train_x=np.repeat(x, weights, 0), train_y=np.repeat(y, weights))
+    variant("class_weighted.h5", train_w=np.array([1, 2, 0.5])[y])
+    variant("negative_weight.h5", train_w=np.where(weights == 0, -1.0, 1.0))
+    write("flat_weighted.h5", {"data/x": x, "data/y": y, "data/w": weights.astype("f8")})
+    # Rows that a model of identities takes for outputs: classes with a known confusion, and values.
+    logits = np.array([[3, 1, 0, -1], [2, 1, 0, -1], [0, 4, 1, -1], [0, 5, 1, -1], [1, 2, 0, -1], [0, 1, 2, -1],
+                       [5, 0, 1, -1]], "f4")
+    write("table.h5", {"test/x": logits, "test/y": np.array([0, 0, 0, 1, 1, 1, 2], "u1"), "train/x": logits,
+                       "train/y": np.array([0, 0, 0, 1, 1, 1, 2], "u1")})
+    values = np.array([[1, 10], [2, 20], [3, 30], [4, 40]], "f4")
+    write("table_values.h5", {"test/x": values, "test/y": values + np.array([[1, -2], [0, 0], [-1, 2], [0, 4]], "f4")})
+    sides = np.array([[2, -1], [0.5, 3], [-4, 1], [-0.1, -2]], "f4")
+    write("table_binary.h5", {"test/x": sides, "test/y": np.array([[1, 0], [0, 1], [0, 0], [1, 0]], "f4")})
+    two = (y == 0).astype("u1")
+    variant("two.h5", train_y=two, test_y=(test_y == 0).astype("u1"))
+    variant("sides.h5", train_y=np.stack([two, 1 - two], 1).astype("f4"),
+            test_y=np.stack([test_y == 0, test_y != 0], 1).astype("f4"))
     write("flat.h5", {"data/x": x, "data/y": y})
     variant("values.h5", train_y=np.stack([x.sum(1), x[:, 0]], 1), test_y=np.stack([test_x.sum(1), test_x[:, 0]], 1))
     variant("label.h5", train_y=np.where(np.arange(ROWS) == 7, 11, y).astype("u1"))

@@ -105,17 +105,28 @@ describe("training", function()
 
   it("optimizers_have_pytorch_s_defaults", function()
     local function fields(optimizer) return setmetatable(optimizer, nil) end
-    assert.same({ kind = "sgd", lr = 1e-3, momentum = 0.0, nesterov = false, weight_decay = 0.0 }, fields(lf.sgd()))
-    local adam = { kind = "adam", lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0 }
-    assert.same(adam, fields(lf.adam {}))
-    adam.kind, adam.weight_decay = "adamw", 1e-2
-    assert.same(adam, fields(lf.adamw {}))
+    local function expect(kind, expected)
+      expected.kind = kind
+      assert.same(expected, fields(lf[kind] {}))
+    end
+    assert.same(fields(lf.sgd {}), fields(lf.sgd()))
+    expect("sgd", { lr = 1e-3, momentum = 0.0, nesterov = false, weight_decay = 0.0, decay_bias = true })
+    local adam = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0, decay_bias = true }
+    expect("adam", adam)
+    adam.weight_decay, adam.decay_bias = 1e-2, false
+    expect("adamw", adam)
+    expect("rmsprop", { lr = 1e-2, beta2 = 0.99, eps = 1e-8, momentum = 0.0, weight_decay = 0.0, decay_bias = true })
+    expect("lion", { lr = 1e-4, beta1 = 0.9, beta2 = 0.99, weight_decay = 0.0, decay_bias = false })
+    expect("lamb", { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-6, weight_decay = 0.0, decay_bias = false })
   end)
 
   it("every_optimizer_changes_the_weights_its_own_way", function()
     local seen = {}
     for _, optimizer in ipairs { lf.sgd { lr = 0.1 }, lf.sgd { lr = 0.1, momentum = 0.9 },
-      lf.sgd { lr = 0.1, momentum = 0.9, nesterov = true }, lf.adam {}, lf.adamw { weight_decay = 0.1 } } do
+      lf.sgd { lr = 0.1, momentum = 0.9, nesterov = true }, lf.adam {}, lf.adamw { weight_decay = 0.1 },
+      lf.rmsprop {}, lf.rmsprop { momentum = 0.9 }, lf.lion {}, lf.lamb {}, lf.sgd { lr = 0.1, clip_norm = 0.1 },
+      lf.sgd { lr = 0.1, clip_value = 0.01 }, lf.sgd { lr = 0.1, weight_decay = 0.1 },
+      lf.sgd { lr = 0.1, weight_decay = 0.1, decay_bias = false } } do
       local digest = train({ optimizer = optimizer }).digest
       assert.is_nil(seen[digest])
       seen[digest] = true
@@ -217,6 +228,16 @@ describe("training", function()
     assert.is_nil(parameters(nil).schedule)
   end)
 
+  it("record_holds_numbers_texts_and_arrays_of_numbers", function()
+    local run_file = folder .. "/options.h5"
+    train { record = run_file, class_weights = { 1, 0.5, 2 }, ema = 0.9, accumulate = 2, monitor = "loss",
+      optimizer = lf.rmsprop { alpha = 0.9, clip_norm = 1 }, on_step = function() end }
+    local values = core.h5_read(run_file, "/entry/parameters", 100)
+    assert.same({ "1 0.5 2", 0.9, 2, "loss", "cross_entropy", "rmsprop", 0.9, 1 },
+      { values.class_weights, values.ema, values.accumulate, values.monitor, values.loss, values.optimizer,
+        values.beta2, values.clip_norm })
+  end)
+
   it("record_of_a_failure_says_so", function()
     local run_file = folder .. "/failed.h5"
     helper.message(train, { record = run_file, on_epoch = function() error "mine" end })
@@ -240,16 +261,18 @@ describe("the plugin's own functions", function()
       fn(given)
     end
     local given = { model = model, data = data.train, loss = "cross_entropy", optimizer = lf.adam(), batch = 8,
-      epochs = 1, seed = 1, shuffle = true, device = "cpu", name = "train" }
-    local names = { "model", "data", "loss", "optimizer", "batch", "epochs", "seed", "shuffle", "device" }
+      accumulate = 1, epochs = 1, seed = 1, shuffle = true, device = "cpu", name = "train" }
+    local names = { "model", "data", "loss", "optimizer", "batch", "accumulate", "epochs", "seed", "shuffle", "device" }
     without(core.explain, given, names)
     names[#names + 1] = "name"
     without(core.train, given, names)
-    given.teachers, given.temperature, given.alpha = { model }, 4.0, 0.7
-    without(core.train, given, { "temperature", "alpha" })
+    local teacher = lf.mlp { 4, 8, 3, seed = 2 }
+    given.teachers, given.temperature, given.alpha, given.live = { teacher }, 4.0, 0.7, false
+    without(core.train, given, { "alpha", "live" })
     given = { model = model, data = data.test, loss = "cross_entropy", batch = 8, device = "cpu" }
     without(core.evaluate, given, { "model", "data", "loss", "batch", "device" })
-    without(core.predict, given, { "model", "batch", "device" })
+    given.as = "logits"
+    without(core.predict, given, { "model", "batch", "device", "as" })
   end)
 end)
 
@@ -261,7 +284,6 @@ describe("a wrong training", function()
   it("is_refused_with_the_option_and_the_value", function()
     refused("lf.train: batch: expected a whole number of at least 1, got 0", { batch = 0 })
     refused("lf.train: epochs: expected a whole number of at least 1, got 0", { epochs = 0 })
-    refused('lf.train: loss: expected one of cross_entropy, mse, got "huber"', { loss = "huber" })
     refused('lf.train: unknown option "bacth"; nearest: batch', { bacth = 1 })
     refused("lf.train: optimizer: expected an optimizer, such as lf.adam { lr = 1e-3 }", { optimizer = "adam" })
     refused("lf.train: data: expected a part of a data set, such as data.train, got a data set", { data = data })
@@ -283,7 +305,8 @@ describe("a wrong training", function()
     refused("the model expects 5 inputs, but a row of " .. folder .. "/good.h5:/train/x has 4 features",
       { model = lf.mlp { 5, 3 } })
     refused("good.h5:/train/y has 3 classes, but the model has 2 outputs", { model = lf.mlp { 4, 2 } })
-    refused("holds class numbers, not values", { loss = "mse" })
+    refused('good.h5:/train/y has 1 value a row, but the model has 3 outputs, all of which loss "mse" needs',
+      { loss = "mse" })
   end)
 
   it("finds_out_before_it_starts_that_its_files_cannot_be_written", function()

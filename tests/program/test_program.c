@@ -183,6 +183,149 @@ static void programs_of_every_layer_match_their_listings(void **state)
     lf_model_destroy(small);
 }
 
+// What stands between the gradients and the weights, and the losses beside the two common ones.
+static void programs_of_every_update_match_their_listings(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(20, 100), ACT(LF_ACT_RELU), LINEAR(100, 4) };
+    static const lf_layer taught[] = { LINEAR(20, 8), ACT(LF_ACT_RELU), LINEAR(8, 4) };
+    lf_model *model = make_model(layers, COUNT(layers)), *student = make_model(taught, COUNT(taught));
+    lf_compile_params params = { .model = model,
+                                 .loss = LF_LOSS_CROSS_ENTROPY,
+                                 .loss_options = { .label_smoothing = .125f },
+                                 .weighted = true,
+                                 .accumulates = true,
+                                 .average = .75f,
+                                 .batch = 32,
+                                 .stored = LF_U8,
+                                 .rows = 1000,
+                                 .positions = 1000,
+                                 .steps = 32,
+                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW) };
+    params.optimizer.clip_norm = 1;
+    compare_with_golden("accumulated_adamw", &params);
+
+    params = (lf_compile_params){ .model = model,
+                                  .loss = LF_LOSS_HUBER,
+                                  .loss_options = { .delta = 2 },
+                                  .batch = 32,
+                                  .stored = LF_F32,
+                                  .rows = 100,
+                                  .positions = 100,
+                                  .steps = 4,
+                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_LAMB) };
+    params.optimizer.weight_decay = .5f;
+    compare_with_golden("huber_lamb", &params);
+    params.loss = LF_LOSS_BINARY_CROSS_ENTROPY;
+    params.optimizer = lf_optimizer_default(LF_OPTIMIZER_LION);
+    params.optimizer.clip_value = .5f;
+    compare_with_golden("binary_lion", &params);
+
+    const lf_hint hint = { "relu_1", "linear_1", .5f };
+    lf_error err = { LF_OK, "" };
+    lf_model *hinted = lf_model_with_hints(student, model, &hint, 1, 7, &err);
+    assert_non_null(hinted);
+    const lf_model *const teachers[] = { model, model };
+    params = (lf_compile_params){ .model = hinted,
+                                  .loss = LF_LOSS_CROSS_ENTROPY,
+                                  .distill = { true, .75f, 4, teachers, 1 },
+                                  .batch = 32,
+                                  .stored = LF_U8,
+                                  .rows = 100,
+                                  .positions = 100,
+                                  .steps = 4,
+                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_RMSPROP) };
+    compare_with_golden("hint_rmsprop", &params);
+    params.model = student;
+    params.loss = LF_LOSS_MSE;
+    params.distill.teacher_count = 2;
+    params.optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD);
+    compare_with_golden("two_teachers_sgd", &params);
+    lf_model_destroy(hinted);
+    lf_model_destroy(model);
+    lf_model_destroy(student);
+}
+
+// Where a hint stands, and that it is in no definition.
+static void hints_stand_behind_what_they_name(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(4, 4), RESIDUAL(2), LINEAR(4, 6), ACT(LF_ACT_RELU), LINEAR(6, 2) };
+    lf_model *student = make_model(layers, COUNT(layers)), *teacher = make_model(layers, COUNT(layers));
+    const lf_hint hints[] = { { "linear_2", "residual_1", 1 },
+                              { "residual_1", "linear_3", 1 },
+                              { "relu_1", "relu_1", 1 } };
+    lf_error err = { LF_OK, "" };
+    lf_model *hinted = lf_model_with_hints(student, teacher, hints, COUNT(hints), 1, &err);
+    assert_non_null(hinted);
+    static const char *const names[] = { "linear_1", "residual_1", "linear_2", "hint_1",
+                                         "relu_1",   "hint_2",     "hint_3",   "linear_3" };
+    static const uint32_t projected[] = { 0, 0, 0, 6, 0, 6, 2, 0 };
+    assert_int_equal(hinted->layer_count, COUNT(names));
+    for (size_t i = 0; i < COUNT(names); i++) {
+        assert_string_equal(hinted->layers[i].name, names[i]);
+        assert_int_equal(hinted->layers[i].projected, projected[i]);
+    }
+    assert_int_equal(hinted->layers[1].span, 4);
+    char *plain = lf_model_definition(student), *text = lf_model_definition(hinted);
+    assert_string_equal(plain, text);
+    free(plain);
+    free(text);
+    lf_model_init(student, 5);
+    lf_model_copy_shared(hinted, student);
+    lf_model_copy_shared(teacher, hinted);
+    assert_memory_equal(teacher->params, student->params, student->block_count * sizeof(float));
+    lf_model_destroy(hinted);
+
+    static const struct {
+        lf_hint hint;
+        const char *message;
+    } wrong[] = { { { "relu_2", "relu_1", 1 }, "hint 1: the student has no layer relu_2" },
+                  { { "relu_1", "tanh_1", 1 }, "hint 1: the teacher has no layer tanh_1" },
+                  { { "relu_1", "relu_1", 0 }, "hint 1: weight must be above 0, not 0" } };
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        assert_null(lf_model_with_hints(student, teacher, &wrong[i].hint, 1, 1, &err));
+        assert_string_equal(err.text, wrong[i].message);
+    }
+    lf_model_destroy(student);
+    lf_model_destroy(teacher);
+}
+
+static void expect_compile_error(lf_compile_params params, const char *message)
+{
+    lf_error err = { LF_OK, "" };
+    assert_null(lf_program_compile(&params, &err));
+    assert_string_equal(err.text, message);
+    assert_int_equal(err.code, LF_EARG);
+}
+
+static void options_out_of_range_are_named(void **state)
+{
+    (void)state;
+    static const lf_layer layers[] = { LINEAR(4, 3) };
+    lf_model *model = make_model(layers, 1);
+    const lf_compile_params good = { .model = model,
+                                     .loss = LF_LOSS_HUBER,
+                                     .loss_options = { .delta = 1 },
+                                     .batch = 2,
+                                     .stored = LF_F32,
+                                     .rows = 2,
+                                     .positions = 2,
+                                     .steps = 1,
+                                     .optimizer = lf_optimizer_default(LF_OPTIMIZER_SGD) };
+    lf_compile_params bad = good;
+    bad.loss_options.delta = 0;
+    expect_compile_error(bad, "delta must be above 0, not 0");
+    bad = good;
+    bad.loss_options.label_smoothing = 1;
+    expect_compile_error(bad, "label_smoothing must be at least 0 and below 1, not 1");
+    bad = good;
+    bad.optimizer.clip_norm = 1;
+    bad.optimizer.clip_value = 2;
+    expect_compile_error(bad, "clip_norm and clip_value exclude each other, but 1 and 2 are given");
+    lf_model_destroy(model);
+}
+
 static void tensors_lie_inside_their_regions_and_apart(void **state)
 {
     (void)state;
@@ -198,7 +341,7 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
                                      .positions = 77,
                                      .steps = 16,
                                      .oracle = oracle,
-                                     .distill = { true, .5f, 2 },
+                                     .distill = { .on = true, .alpha = .5f, .temperature = 2 },
                                      .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
         lf_program *program = lf_program_compile(&params, NULL);
         assert_non_null(program);
@@ -301,12 +444,21 @@ static void initial_weights_have_their_distribution(void **state)
     static const struct {
         lf_init init;
         double variance;
-    } cases[] = { { LF_INIT_UNIFORM, 1. / 3 / 300 },    { LF_INIT_HE_NORMAL, 2. / 300 },
-                  { LF_INIT_HE_UNIFORM, 2. / 300 },     { LF_INIT_GLOROT_NORMAL, 2. / 500 },
-                  { LF_INIT_GLOROT_UNIFORM, 2. / 500 }, { LF_INIT_LECUN_NORMAL, 1. / 300 },
-                  { LF_INIT_LECUN_UNIFORM, 1. / 300 },  { LF_INIT_ZEROS, 0 } };
+    } cases[] = { { LF_INIT_UNIFORM, 1. / 3 / 300 },
+                  { LF_INIT_HE_NORMAL, 2. / 300 },
+                  { LF_INIT_HE_UNIFORM, 2. / 300 },
+                  { LF_INIT_GLOROT_NORMAL, 2. / 500 },
+                  { LF_INIT_GLOROT_UNIFORM, 2. / 500 },
+                  { LF_INIT_LECUN_NORMAL, 1. / 300 },
+                  { LF_INIT_LECUN_UNIFORM, 1. / 300 },
+                  { LF_INIT_ZEROS, 0 },
+                  { LF_INIT_NORMAL, .01 },
+                  { LF_INIT_CONSTANT, .01 } };
     for (size_t c = 0; c < COUNT(cases); c++) {
-        lf_layer layer = { .kind = LF_LAYER_LINEAR, .inputs = 300, .outputs = 200, .init = cases[c].init };
+        lf_layer layer = {
+            .kind = LF_LAYER_LINEAR, .inputs = 300, .outputs = 200, .init = cases[c].init, .init_scale = .1f
+        };
+        bool drawn = cases[c].init != LF_INIT_ZEROS && cases[c].init != LF_INIT_CONSTANT;
         lf_model *model = make_model(&layer, 1);
         lf_model_init(model, 1);
         double sum = 0, squares = 0;
@@ -314,13 +466,14 @@ static void initial_weights_have_their_distribution(void **state)
             sum += model->params[i];
             squares += (double)model->params[i] * model->params[i];
         }
-        assert_true(sum / 60000 < 5e-4 && sum / 60000 > -5e-4);
+        double mean = sum / 60000 - (cases[c].init == LF_INIT_CONSTANT ? .1 : 0);
+        assert_true(mean < 1e-3 && mean > -1e-3);
         assert_true(squares / 60000 >= .97 * cases[c].variance && squares / 60000 <= 1.03 * cases[c].variance);
         lf_model *other = make_model(&layer, 1);
         lf_model_init(other, 1);
         assert_memory_equal(model->params, other->params, model->block_count * sizeof(float));
         lf_model_init(other, 2);
-        if (cases[c].init != LF_INIT_ZEROS)
+        if (drawn)
             assert_memory_not_equal(model->params, other->params, model->block_count * sizeof(float));
         lf_model_destroy(model);
         lf_model_destroy(other);
@@ -375,6 +528,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(programs_match_their_listings),
         cmocka_unit_test(programs_of_every_layer_match_their_listings),
+        cmocka_unit_test(programs_of_every_update_match_their_listings),
+        cmocka_unit_test(hints_stand_behind_what_they_name),
+        cmocka_unit_test(options_out_of_range_are_named),
         cmocka_unit_test(tensors_lie_inside_their_regions_and_apart),
         cmocka_unit_test(barriers_separate_every_conflict),
         cmocka_unit_test(layers_that_do_not_fit_are_named),

@@ -25,6 +25,7 @@ static void it_learns_and_tells_every_step_once(void **state)
                             &scores, &t->err));
     assert_int_equal(scores.rows, VALID_ROWS);
     assert_true(scores.loss == t->last.val_loss && scores.accuracy == t->last.val_accuracy);
+    lf_evaluation_finish(&scores);
     end(t);
 }
 
@@ -207,7 +208,8 @@ static void what_does_not_fit_is_named(void **state)
     t->params.model = model;
     t->params.loss = LF_LOSS_MSE;
     assert_false(run(t)->ok);
-    assert_non_null(strstr(t->err.text, "/train/y holds class numbers, not values, which loss \"mse\" needs"));
+    assert_non_null(strstr(t->err.text,
+                           "/train/y has 1 value a row, but the model has 3 outputs, all of which loss \"mse\" needs"));
     t->params.loss = LF_LOSS_CROSS_ENTROPY;
     t->params.window = 100;
     assert_false(run(t)->ok);

@@ -6,7 +6,7 @@
 
 const char *device;
 static char folder[] = "/tmp/lavaflow-train-XXXXXX";
-char data_path[64], values_path[64], checkpoint_path[64];
+char data_path[64], values_path[64], weighted_path[64], checkpoint_path[64], other_path[64];
 
 // Three clouds of points, as i16, chunked: class k has its mean at 1000 (k + 1) in every third feature.
 static void make_rows(int16_t *x, uint8_t *y, size_t rows, uint32_t state)
@@ -50,10 +50,12 @@ static int make_files(void **state)
         return -1;
     snprintf(data_path, sizeof data_path, "%s/data.h5", folder);
     snprintf(values_path, sizeof values_path, "%s/values.h5", folder);
+    snprintf(weighted_path, sizeof weighted_path, "%s/weighted.h5", folder);
     snprintf(checkpoint_path, sizeof checkpoint_path, "%s/checkpoint.h5", folder);
+    snprintf(other_path, sizeof other_path, "%s/other.h5", folder);
     static int16_t x[ROWS * FEATURES];
     static uint8_t y[ROWS];
-    static float targets[ROWS * 2];
+    static float targets[ROWS * 2], weights[ROWS];
     const hsize_t rows[2] = { ROWS, FEATURES }, valid[2] = { VALID_ROWS, FEATURES }, two[2] = { ROWS, 2 };
 
     hid_t file = H5Fcreate(data_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -64,7 +66,16 @@ static int make_files(void **state)
         targets[2 * i] = 1e-3f * x[i * FEATURES];
         targets[2 * i + 1] = y[i];
     }
+    hid_t weighted = H5Fcreate(weighted_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    for (size_t i = 0; i < ROWS; i++)
+        weights[i] = 1.f + y[i];
+    write_set(weighted, "/train/x", H5T_NATIVE_INT16, 2, rows, x);
+    write_set(weighted, "/train/y", H5T_NATIVE_UINT8, 1, rows, y);
+    write_set(weighted, "/train/w", H5T_NATIVE_FLOAT, 1, rows, weights);
     make_rows(x, y, VALID_ROWS, 2);
+    write_set(weighted, "/valid/x", H5T_NATIVE_INT16, 2, valid, x);
+    write_set(weighted, "/valid/y", H5T_NATIVE_UINT8, 1, valid, y);
+    H5Fclose(weighted);
     write_set(file, "/valid/x", H5T_NATIVE_INT16, 2, valid, x);
     write_set(file, "/valid/y", H5T_NATIVE_UINT8, 1, valid, y);
     H5Fclose(file);
@@ -82,7 +93,9 @@ static int remove_files(void **state)
     (void)state;
     unlink(data_path);
     unlink(values_path);
+    unlink(weighted_path);
     unlink(checkpoint_path);
+    unlink(other_path);
     return rmdir(folder); // fails if a training left anything else behind
 }
 
@@ -114,6 +127,16 @@ static void on_digest(void *user, uint64_t step, const char hex[65])
     t->digests++;
 }
 
+bool on_step(void *user, const lf_step *step, lf_error *err)
+{
+    (void)err;
+    trial *t = user;
+    t->told_steps++;
+    t->last_step = step->step;
+    assert_true(step->loss == t->losses[t->loss_count - 1]);
+    return step->step != t->stop_at;
+}
+
 static lf_model *make_model(uint32_t outputs)
 {
     const lf_layer layers[] = { { .kind = LF_LAYER_LINEAR, .inputs = FEATURES, .outputs = 17 },
@@ -125,13 +148,16 @@ static lf_model *make_model(uint32_t outputs)
 trial *begin(const char *path)
 {
     trial *t = calloc(1, sizeof *t);
-    bool classes = path == data_path;
+    bool classes = path != values_path;
     t->params = (lf_train_params){
         .model = make_model(classes ? CLASSES : 2),
         .data = lf_dataset_open(&(lf_dataset_spec){ .file = path }, &t->err),
         .loss = classes ? LF_LOSS_CROSS_ENTROPY : LF_LOSS_MSE,
         .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
+        .loss_options = { .delta = 1 },
         .batch = 32,
+        .accumulate = 1,
+        .step_every = 1,
         .epochs = 3,
         .seed = 5,
         .shuffle = true,

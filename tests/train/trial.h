@@ -19,7 +19,8 @@
 enum { ROWS = 1003, FEATURES = 12, CLASSES = 3, VALID_ROWS = 301 };
 
 extern const char *device;
-extern char data_path[64], values_path[64], checkpoint_path[64];
+// Classes; values; classes whose rows have weights 1, 2, 3 by class; files that a training may write.
+extern char data_path[64], values_path[64], weighted_path[64], checkpoint_path[64], other_path[64];
 
 // A training with what it told.
 typedef struct trial {
@@ -31,14 +32,16 @@ typedef struct trial {
     uint64_t loss_count, next_step, epochs, digests;
     lf_epoch last;
     volatile sig_atomic_t stop;
-    uint64_t stop_after; // steps
-    uint64_t end_after;  // epochs
+    uint64_t stop_after;                     // steps
+    uint64_t end_after;                      // epochs
+    uint64_t told_steps, last_step, stop_at; // of on_step
 } trial;
 
 trial *begin(const char *path); // with a model 12-17-3, or 12-17-2 for values, and Adam
 trial *run(trial *t);
 trial *run_well(trial *t); // fails the test if the training fails
 void end(trial *t);
+bool on_step(void *user, const lf_step *step, lf_error *err);
 void assert_same(const trial *a, const trial *b);
 
 // Runs the tests on the device that the program's argument names; 77 when it is absent.

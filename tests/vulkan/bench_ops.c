@@ -53,9 +53,14 @@ static void fill(lf_device *dev, const lf_program *program, const lf_model *mode
     struct lf_schedule_row *rows = (struct lf_schedule_row *)(schedule + LF_SCHEDULE_HEADER_WORDS * sizeof(LF_UINT));
     uint32_t batch = program->params.batch;
     for (uint32_t i = 0; i < STEPS; i++)
-        rows[i] = (struct lf_schedule_row){
-            .rows = batch, .inv_rows = 1.f / (float)batch, .lr = 1e-3f, .step_size = 1e-3f, .inv_sqrt_correct2 = 1
-        };
+        rows[i] = (struct lf_schedule_row){ .rows = batch,
+                                            .inv_rows = 1.f / (float)batch,
+                                            .inv_weight = 1.f / (float)batch,
+                                            .lr = 1e-3f,
+                                            .step_size = 1e-3f,
+                                            .inv_sqrt_correct2 = 1,
+                                            .begins = 1,
+                                            .updates = 1 };
     unsigned char *data = malloc((size_t)ROWS * model->inputs);
     for (size_t i = 0; i < (size_t)ROWS * model->inputs; i++)
         data[i] = (unsigned char)(i * 7919 % 256);

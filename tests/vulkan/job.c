@@ -89,7 +89,8 @@ static void fill_order(job *j, const job_spec *spec)
     for (uint32_t i = 0; i < spec->steps; i++) {
         uint32_t first = i * spec->batch % spec->rows, left = spec->rows - first;
         struct lf_schedule_row row = { .first = first, .rows = left < spec->batch ? left : spec->batch, .lr = .01f };
-        row.inv_rows = 1.f / (float)row.rows;
+        row.inv_rows = row.inv_weight = 1.f / (float)row.rows;
+        row.begins = row.updates = 1;
         row.step_size = .01f / (1 - powf(.9f, (float)i + 1));
         row.inv_sqrt_correct2 = 1 / sqrtf(1 - powf(.999f, (float)i + 1));
         row.step = i;

@@ -422,7 +422,7 @@ static void check_distill(uint32_t rows, uint32_t width, bool short_batch, bool 
                                    .region = LF_REGION_METRICS,
                                    .rows = ONE_OP_STEPS * rows,
                                    .cols = LF_METRIC_COUNT },
-                                 acts(LF_DISTILL_TEACHER, rows, width),
+                                 acts(LF_LOSS_TEACHER, rows, width),
                                  acts(LF_LOSS_DZ, rows, width) };
     op_run run;
     start(&run, op, short_batch, operands, COUNT(operands) - !with_dz);
@@ -436,7 +436,7 @@ static void check_distill(uint32_t rows, uint32_t width, bool short_batch, bool 
         fill_teacher(p + (size_t)i * width, i, width);
     }
     put(&run, LF_LOSS_TARGET, labels);
-    put(&run, LF_DISTILL_TEACHER, p);
+    put(&run, LF_LOSS_TEACHER, p);
     run_once(&run);
     for (size_t i = 0; i < (size_t)ONE_OP_STEPS * rows * LF_METRIC_COUNT; i++)
         metrics[i] = (double)NAN; // of the steps that did not run
@@ -455,7 +455,13 @@ static void check_distill(uint32_t rows, uint32_t width, bool short_batch, bool 
         }
         bool counts = i < run.rows;
         out[LF_METRIC_LOSS] = counts ? soft * T * T * divergence + (1 - soft) * (hard_sum - zi[label]) : 0;
-        out[LF_METRIC_HIT] = counts && best == label;
+        uint32_t rank = 0;
+        for (uint32_t j = 0; j < width; j++)
+            rank += zi[j] > zi[label] || (zi[j] == zi[label] && j < label);
+        out[LF_METRIC_WEIGHT] = counts;
+        out[LF_METRIC_LABEL] = counts ? label : 0;
+        out[LF_METRIC_CLASS] = counts ? best : 0;
+        out[LF_METRIC_RANK] = counts ? rank : 0;
     }
     double weight = fmax(1, T * T); // the divergence's own rounding is multiplied by it
     expect(&run, LF_LOSS_METRICS, metrics, 2e-6, weight);

@@ -70,6 +70,23 @@ def main(path):
         rows = entry["metrics/evaluate/rows"]
         assert rows["step"][()].tolist() == [1, 2, 3] and rows["value"][()].tolist() == [2, 3, 4]
 
+        evaluations = entry["evaluations"]
+        assert sorted(evaluations) == ["evaluate", "evaluate.2", "evaluate.smooth"]
+        for name, scores in evaluations.items():
+            confusion = scores["confusion"]
+            assert confusion.shape == (3, 3) and confusion.dtype == np.int64 and confusion[()].sum() == 12
+            labels = confusion[()].sum(axis=1)
+            with h5py.File("good.h5", "r") as data:
+                assert labels.tolist() == np.bincount(data["test/y"][()], minlength=3).tolist()
+            recall = confusion[()].diagonal() / labels
+            assert np.allclose(scores["recall"][()], recall, rtol=0, atol=1e-12)
+            for key in "precision", "recall", "f1":
+                assert scores[key].shape == (3,) and scores[key].dtype == np.float64
+            assert np.isclose(scores["macro_f1"][()], scores["f1"][()].mean(), rtol=0, atol=1e-12)
+            assert scores["rows"][()] == 12 and text(scores["device"]) == "cpu"
+            assert scores["top_k"][()] == (2 if name == "evaluate.2" else 3)
+        assert evaluations["evaluate.smooth/loss"][()] != evaluations["evaluate/loss"][()]
+
         log = entry["log"]
         assert log["time"].shape == log["level"].shape == log["text"].shape
         assert any("step train completed" in text(line) for line in log["text"][()])

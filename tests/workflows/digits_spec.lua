@@ -2,9 +2,7 @@
 local core = require "lavaflow.core"
 local helper = require "helper"
 
-local device = os.getenv "LAVAFLOW_TEST_DEVICE"
-local present
-for _, info in ipairs(core.devices()) do present = present or info.id == device and not info.unavailable end
+local device = helper.device
 
 local folder
 setup(function() folder = helper.folder() end)
@@ -18,7 +16,7 @@ local function run(record)
 end
 
 describe("digits on " .. device, function()
-  if not present then
+  if not helper.device_present then
     pending("skipped: this machine has no device " .. device)
     return
   end

@@ -137,6 +137,78 @@ lf.step "second" { run = function(s) s:metric("x", 1) end }
   end)
 end)
 
+describe("a training in a step", function()
+  local function run_step(text, ...)
+    helper.write(folder .. "/step.lua", ([[
+local lf = require "lavaflow"
+lf.step "train" {
+  input = { data = "good.h5" },
+  run = function(s)
+    local data, model = lf.dataset(s.input.data), lf.mlp { 4, 8, 3, seed = 1 }
+    %s
+  end,
+}
+]]):format(text))
+    return helper.cli(folder, "run", "step.lua", "--device", "cpu", "--record", "run.h5", ...)
+  end
+
+  it("leaves_a_replay_beside_the_run_file", function()
+    local result = run_step [[s:train { model = model, data = data.train, name = "wild",
+      optimizer = lf.sgd { lr = 1e30 } }]]
+    helper.has(result.err, "run.train.wild.nan.h5")
+    assert.equal(1, result.code)
+    assert.same({ "run.h5", "run.train.wild.nan.h5" }, (function()
+      local names = {}
+      for _, name in ipairs(helper.list(folder)) do
+        if name:find "^run" then names[#names + 1] = name end
+      end
+      return names
+    end)())
+  end)
+
+  it("replaces_no_input_and_not_the_run_file", function()
+    for path, what in pairs { ["good.h5"] = "good.h5 would replace the file of data",
+      ["run.h5"] = "run.h5 is the path of the run file too" } do
+      local result = run_step(([[s:train { model = model, data = data.train, best = "%s" }]]):format(path))
+      helper.has(result.err, "step.lua:6: s:train: best: " .. what)
+      assert.equal(1, result.code)
+    end
+    helper.has(run_step([[s:predict { model = model, data = data.test, output = "good.h5" }]]).err,
+      "s:predict: output: good.h5 would replace the file of data")
+    helper.has(run_step([[s:predict { model = model, x = { { 1, 2, 3, 4 } }, output = "good.h5" }]]).err,
+      "s:predict: output: good.h5 would replace input data")
+  end)
+
+  it("uses_a_name_once", function()
+    helper.has(run_step([[for _ = 1, 2 do s:evaluate { model = model, data = data.test, name = "a" } end]]).err,
+      's:evaluate: name: expected one that this step has not used, got "a" again')
+    helper.has(run_step([[for _ = 1, 2 do
+      s:train { model = model, data = data.train, name = "a", epochs = 1 }
+    end]]).err, 's:train: name: expected one that this step has not used, got "a" again')
+    helper.has(run_step([[s:train { model = model, data = data.train, record = "x.h5" }]]).err,
+      "s:train: record: expected none, since the run file of the workflow holds this training")
+    local result = run_step [[for _, name in ipairs { "2", "3" } do
+      s:evaluate { model = model, data = data.test, name = name }
+      s:evaluate { model = model, data = data.test }
+    end]]
+    assert.same({ 0, "" }, { result.code, result.err })
+    local names = {}
+    for name in pairs(core.h5_read(folder .. "/run.h5", "/entry/evaluations", 100)) do
+      if not name:find "@" then names[#names + 1] = name end
+    end
+    table.sort(names)
+    assert.same({ "train", "train.2", "train.3", "train.4" }, names)
+  end)
+
+  it("tells_why_it_ended", function()
+    local result = run_step [[s:train { model = model, data = data.train, validation = data.test, patience = 2,
+      min_delta = 1e9 }]]
+    assert.same({ 0, "" }, { result.code, result.err })
+    helper.has(result.out, "train  ended: no better val_loss in 2 epochs; best ")
+    helper.has(result.out, " in epoch 1\n")
+  end)
+end)
+
 describe("other commands", function()
   it("name_the_file_that_they_cannot_read_or_write", function()
     for part, command in pairs {

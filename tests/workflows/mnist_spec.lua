@@ -3,17 +3,15 @@
 local core = require "lavaflow.core"
 local helper = require "helper"
 
-local device = os.getenv "LAVAFLOW_TEST_DEVICE"
+local device = helper.device
 local source = helper.test_data .. "/mnist"
-local present
-for _, info in ipairs(core.devices()) do present = present or info.id == device and not info.unavailable end
 
 local folder
 setup(function() folder = helper.folder() end)
 teardown(function() helper.remove(folder) end)
 
 describe("MNIST on " .. device, function()
-  if not present then
+  if not helper.device_present then
     pending("skipped: this machine has no device " .. device)
     return
   end

@@ -32,7 +32,10 @@ lf.step "evaluate" {
   input = { data = P.data .. ":/test/x", model = train.output.model },
   run = function(s)
     local model = lf.load(s.input.model)
-    s:metric("test_accuracy", s:evaluate({ model = model, data = lf.dataset(P.data).test }).accuracy)
+    local test = lf.dataset(P.data).test
+    s:metric("test_accuracy", s:evaluate({ model = model, data = test }).accuracy)
+    s:evaluate { model = model, data = test, top_k = 2 }
+    s:evaluate { name = "smooth", model = model, data = test, label_smoothing = 0.1 }
     for i = 1, 3 do s:metric("rows", #s:predict { model = model, x = { { i, 0, 0, 0 } } } + i) end
   end,
 }
@@ -59,6 +62,22 @@ describe("a run file", function()
     assert.equal(core.sha256(helper.read(folder .. "/flow.lua")), entry["script@sha256"])
     assert.equal(core.h5_digest(folder .. "/good.h5", "/"), entry.inputs["1@sha256"])
     assert.equal(core.h5_digest(folder .. "/good.h5", "/test/x"), entry.inputs["2@sha256"])
+  end)
+
+  it("holds_scores_as_s_evaluate_gave_them", function()
+    local entry = core.h5_read(folder .. "/run.h5", "/entry", 1000)
+    local first = entry.evaluations.evaluate
+    assert.equal(entry.metrics.evaluate.test_accuracy.value[1], first.accuracy)
+    local sum, right = 0, 0
+    for i, count in ipairs(first.confusion) do
+      sum = sum + count
+      if i % 4 == 1 then right = right + count end
+    end
+    assert.same({ 12, 12 * first.accuracy }, { sum, right })
+    assert.equal("good.h5:/test/x", first["@data"])
+    assert.equal("cross_entropy", first["@loss"])
+    assert.equal(entry.digests.train.sha256[4] ~= first["@model"], true) -- the third training went on from there
+    assert.equal(entry.digests["train.teacher"].sha256[2], first["@model"])
   end)
 
   it("tells_by_code_and_key_what_a_step_depends_on", function()
@@ -92,7 +111,8 @@ describe("a run file", function()
     local text = helper.cli(folder, "show", "run.h5").out
     for _, part in ipairs { "run         run.h5", "workflow    flow.lua", "status      completed, exit status 0",
       "parameters  data = good.h5, epochs = 4, lr = 0.01, note = a text", "overrides   epochs=4", "good.h5:/test/x",
-      "train  completed in ", "outputs     out/model.h5", "\ntrain.2\n", "\ntrain.teacher\n", "test_accuracy " } do
+      "train  completed in ", "outputs     out/model.h5", "\ntrain.2\n", "\ntrain.teacher\n", "test_accuracy ",
+      "\nevaluate.smooth  on good.h5:/test/x\n  accuracy ", "top_k_accuracy " } do
       helper.has(text, part)
     end
     local _, lines = text:gsub("\n", "")

@@ -1,0 +1,87 @@
+-- What the caller of a training, an evaluation or a prediction binds in: lf.train and s:train are one function that
+-- differs in this.
+local core = require "lavaflow.core"
+local files = require "lavaflow.files"
+local options = require "lavaflow.options"
+local progress = require "lavaflow.progress"
+local rules = require "lavaflow.rules"
+
+local context = {}
+
+--- @class lavaflow.context
+--- @field device? string instead of "auto"
+--- @field name? string of the training or evaluation in metrics and progress
+--- @field record? lavaflow.record what is done is recorded there
+--- @field reporter? lavaflow.reporter tells how it goes
+--- @field input? table<string, string> of the step: files that are not to be replaced
+--- @field run_file? string where the record will be saved
+
+--- Turns `device` or `devices` into the device to use.
+--- @param where string the function's name in messages
+--- @param t table its options; gets `device`, loses `devices`
+--- @param bound lavaflow.context
+function context.choose_device(where, t, bound)
+  if t.devices then
+    if t.device then options.fail("%s: devices: expected either device or devices, got both", where) end
+    if #t.devices ~= 1 then
+      options.fail("%s: devices: training on %d devices at once is not supported yet; give one", where, #t.devices)
+    end
+    t.device = t.devices[1]
+    t.devices = nil
+  end
+  t.device = t.device or bound.device or rules.AUTO
+end
+
+--- Passes on what the plugin had to say since the last call.
+--- @param bound lavaflow.context
+function context.drain_log(bound)
+  for _, line in ipairs(core.log_lines()) do
+    if bound.record then bound.record:log(line.level, line.text) end
+    local reporter = bound.reporter or progress.silent
+    reporter:log(line.level, line.text)
+  end
+end
+
+-- What is read: lists of what it is and the file.
+local function read_files(t, bound)
+  local reads = {}
+  for _, name in ipairs { "data", "validation" } do
+    if t[name] then reads[#reads + 1] = { "the file of " .. name, files.split_object(t[name].path) } end
+  end
+  if t.resume and t.resume ~= t.checkpoint then reads[#reads + 1] = { "the checkpoint to resume", t.resume } end
+  for _, name in ipairs(options.names(bound.input or {})) do
+    reads[#reads + 1] = { "input " .. name, files.split_object(bound.input[name]) }
+  end
+  return reads
+end
+
+-- The path must replace none of those in `others`, lists of what it is and its path.
+local function check_apart(where, name, path, others, format)
+  for _, other in ipairs(others) do
+    if other[2] and files.same(other[2], path) then
+      options.fail("%s: %s: %s " .. format, where, name, path, other[1])
+    end
+  end
+end
+
+--- Finds out before the work, not after it, whether its files can be written, and that none replaces what is read or
+--- another of them.
+--- @param where string
+--- @param t table the options
+--- @param bound lavaflow.context
+--- @param outputs table[] of an option's name and its path, which may be absent
+function context.check_outputs(where, t, bound, outputs)
+  local reads, written = read_files(t, bound), { { "the run file", bound.run_file } }
+  for _, output in ipairs(outputs) do
+    local name, path = output[1], output[2]
+    if path then
+      check_apart(where, name, path, reads, "would replace %s")
+      check_apart(where, name, path, written, "is the path of %s too")
+      written[#written + 1] = output
+      local ok, message = files.prepare_output(path, false)
+      if not ok then options.fail("%s: %s: %s", where, name, message) end
+    end
+  end
+end
+
+return context
