@@ -155,9 +155,9 @@ static bool write_checkpoint(const char *path, lf_model *model, const tensor_lis
                              .epoch_weight = place->sums.weight,
                              .epoch_right = place->sums.right,
                              .epoch_rows = place->sums.rows,
-                             .best = isfinite(place->best) ? place->best : (double)NAN,
-                             .waited = place->waited,
-                             .reductions = place->reductions,
+                             .best = isfinite(place->plateau.best) ? place->plateau.best : (double)NAN,
+                             .waited = place->plateau.waited,
+                             .reductions = place->plateau.reductions,
                              .monitor_best = place->monitor_best,
                              .monitor_epoch = place->monitor_epoch,
                              .rows = (uint64_t *)place->rows,
@@ -228,9 +228,9 @@ lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_pl
         place->step = state->step;
         place->position = state->position;
         place->sums = (lf_sums){ state->epoch_loss, state->epoch_weight, state->epoch_right, state->epoch_rows };
-        place->best = isnan(state->best) ? HUGE_VAL : state->best;
-        place->waited = state->waited;
-        place->reductions = state->reductions;
+        place->plateau.best = isnan(state->best) ? HUGE_VAL : state->best;
+        place->plateau.waited = state->waited;
+        place->plateau.reductions = state->reductions;
         place->monitor_best = state->monitor_best;
         place->monitor_epoch = state->monitor_epoch;
         return file;

@@ -25,8 +25,7 @@ typedef struct lf_train_place {
     uint64_t epoch, step, position, seed;
     lf_sums sums; // of the epoch so far
     const lf_optimizer *optimizer;
-    double best; // of a plateau schedule: see lf_train_state; HUGE_VAL: none
-    uint64_t waited, reductions;
+    lf_plateau plateau;
     double monitor_best;       // of what the training watches; NaN: none yet
     uint64_t monitor_epoch;    // that had it, from 1; 0: none yet
     const float *best_weights; // params, then state, of that epoch; borrowed; NULL: not kept

@@ -122,6 +122,28 @@ double lf_schedule_lr(const lf_schedule *s, double lr, const lf_span *span, uint
     }
 }
 
+bool lf_plateau_epoch(lf_plateau *plateau, const lf_schedule *s, double loss)
+{
+    if (loss < plateau->best * (1 - s->threshold)) {
+        plateau->best = loss;
+        plateau->waited = 0;
+        return false;
+    }
+    if (++plateau->waited <= s->patience)
+        return false;
+    plateau->reductions++;
+    plateau->waited = 0;
+    return true;
+}
+
+double lf_plateau_scale(const lf_plateau *plateau, const lf_schedule *s)
+{
+    double scale = 1;
+    for (uint64_t i = 0; i < plateau->reductions; i++)
+        scale *= s->factor;
+    return scale;
+}
+
 void lf_schedule_rates(const lf_optimizer *optimizer, double lr, uint64_t update, struct lf_schedule_row *row)
 {
     double t = (double)update + 1, scale = optimizer->kind == LF_OPTIMIZER_LAMB ? 1 : lr;

@@ -18,7 +18,7 @@ typedef enum lf_schedule_kind {
     LF_SCHEDULE_COSINE,    // final + (lr - final) · (1 + cos(π t / T)) / 2; Loshchilov, Hutter 2017, without restarts
     LF_SCHEDULE_LINEAR,    // lr + (final - lr) · t / T
     LF_SCHEDULE_ONE_CYCLE, // cosines from lr / div up to lr over `rise` of T, then down to final; Smith, Topin 2018
-    LF_SCHEDULE_PLATEAU,   // lr · factor^n, n counted by the training
+    LF_SCHEDULE_PLATEAU,   // lr · factor^n, see lf_plateau
     LF_SCHEDULE_COUNT,
 } lf_schedule_kind;
 
@@ -58,6 +58,19 @@ void lf_schedule_text(const lf_schedule *schedule, const lf_span *span, char *te
 
 // The learning rate of an update, from 0.
 double lf_schedule_lr(const lf_schedule *schedule, double lr, const lf_span *span, uint64_t update);
+
+// What a plateau schedule remembers from epoch to epoch.
+typedef struct lf_plateau {
+    double best;     // loss so far; HUGE_VAL: none
+    uint64_t waited; // epochs since
+    uint64_t reductions;
+} lf_plateau;
+
+// After an epoch: the rate falls when the loss has not become better for `patience` epochs, as PyTorch's
+// ReduceLROnPlateau does. True: it falls.
+bool lf_plateau_epoch(lf_plateau *plateau, const lf_schedule *schedule, double loss);
+// What rates are multiplied by: the same product in the same order after a resume.
+double lf_plateau_scale(const lf_plateau *plateau, const lf_schedule *schedule);
 
 struct lf_schedule_row; // shaders/abi.h
 

@@ -107,14 +107,6 @@ static bool check(const lf_train_params *p, lf_error *err)
            (!p->validation || lf_session_check(&validation, err));
 }
 
-double lf_training_lr_scale(const training *t)
-{
-    double scale = 1; // the same product in the same order after a resume
-    for (uint64_t i = 0; i < t->place.reductions; i++)
-        scale *= t->p->schedule.factor;
-    return scale;
-}
-
 uint64_t lf_training_group_end(const training *t, uint64_t step)
 {
     uint64_t in_epoch = step % t->epoch_steps, together = t->p->accumulate;
@@ -142,7 +134,7 @@ bool lf_training_open(training *t, lf_error *err)
     t->session = lf_session_create(&train, err);
     if (!t->session)
         return false;
-    lf_session_scale_lr(t->session, lf_training_lr_scale(t));
+    lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &p->schedule));
     evaluate.weights = t->session;
     if (validation)
         t->validation = lf_session_create(&evaluate, err);
@@ -216,7 +208,7 @@ bool lf_training_begin(training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
     lf_model_file *resumed = NULL;
-    t->place.best = HUGE_VAL;
+    t->place.plateau.best = HUGE_VAL;
     t->place.monitor_best = (double)NAN;
     bool ok = check(p, err) && make_model(t, err) && measure(t, err) && resume(t, &resumed, err) &&
               make_best(t, resumed, err);

@@ -124,24 +124,15 @@ static double last_lr(const training *t)
 {
     uint64_t last = t->place.step - 1, in_epoch = last % t->epoch_steps;
     uint64_t update = last / t->epoch_steps * t->span.epoch_steps + in_epoch / t->p->accumulate;
-    return lf_training_lr_scale(t) * lf_schedule_lr(&t->p->schedule, t->p->optimizer.lr, &t->span, update);
+    return lf_plateau_scale(&t->place.plateau, &t->p->schedule) *
+           lf_schedule_lr(&t->p->schedule, t->p->optimizer.lr, &t->span, update);
 }
 
-// The rate falls when the loss (the validation's, if there is one) has not become better for `patience` epochs, as
-// PyTorch's ReduceLROnPlateau does.
+// By the validation's loss, if there is one.
 static void follow_plateau(training *t, double loss)
 {
-    const lf_schedule *s = &t->p->schedule;
-    if (s->kind != LF_SCHEDULE_PLATEAU)
-        return;
-    if (loss < t->place.best * (1 - s->threshold)) {
-        t->place.best = loss;
-        t->place.waited = 0;
-    } else if (++t->place.waited > s->patience) {
-        t->place.reductions++;
-        t->place.waited = 0;
-        lf_session_scale_lr(t->session, lf_training_lr_scale(t));
-    }
+    if (t->p->schedule.kind == LF_SCHEDULE_PLATEAU && lf_plateau_epoch(&t->place.plateau, &t->p->schedule, loss))
+        lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &t->p->schedule));
 }
 
 static bool end_epoch(training *t, bool *go_on, lf_error *err)

@@ -42,7 +42,6 @@ typedef struct training {
 bool lf_training_begin(training *t, lf_error *err);
 bool lf_training_open(training *t, lf_error *err);                // the sessions, at t->place
 void lf_training_close(training *t);                              // them
-double lf_training_lr_scale(const training *t);                   // by how much a plateau schedule has lowered the rate
 uint64_t lf_training_group_end(const training *t, uint64_t step); // of the update that the step before it is part of
 
 // best.c

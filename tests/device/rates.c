@@ -44,6 +44,27 @@ static void check_rates(const char *name)
     free(want);
 }
 
+static void check_plateau(void)
+{
+    static const char group[] = "schedules/plateau";
+    lf_schedule s = lf_schedule_default(LF_SCHEDULE_PLATEAU);
+    s.factor = fixture_double(group, "factor");
+    s.patience = (unsigned)fixture_double(group, "patience");
+    s.threshold = fixture_double(group, "threshold");
+    double lr = fixture_double(group, "lr"), *want = fixture_values(group, "rates", UPDATES),
+           *losses = fixture_values(group, "losses", UPDATES);
+    lf_plateau plateau = { .best = HUGE_VAL };
+    for (unsigned epoch = 0; epoch < UPDATES; epoch++) {
+        double got = lr * lf_plateau_scale(&plateau, &s);
+        if (!(fabs(got - want[epoch]) <= 1e-12 * lr))
+            fail_msg("plateau: the rate of epoch %u is %.15g, PyTorch's %.15g", epoch, got, want[epoch]);
+        lf_plateau_epoch(&plateau, &s, losses[epoch]);
+    }
+    assert_true(plateau.reductions > 1);
+    free(want);
+    free(losses);
+}
+
 void schedules_give_pytorchs_rates(void **state)
 {
     (void)state;
@@ -51,4 +72,5 @@ void schedules_give_pytorchs_rates(void **state)
                                          "cosine_warmup", "linear",    "one_cycle",   "one_cycle_late" };
     for (size_t i = 0; i < COUNT(names); i++)
         check_rates(names[i]);
+    check_plateau();
 }
