@@ -367,7 +367,7 @@ static void check_soften(uint32_t rows, uint32_t width, float temperature, float
     run_start(&run, op, false, operands, COUNT(operands));
     run_note(&run, ", temperature %g, share %g, logits of %g%s", (double)temperature, (double)share, scale,
              adds ? ", adds" : "");
-    double *z = run_put_normal(&run, LF_SOFTEN_Z, 0, scale);
+    double *z = run_put_normal(&run, LF_SOFTEN_Z, scale > 100 ? -4 * scale : 0, scale); // far below 0, all of them
     if (rows > 2) {
         z[2 * width - 1] = (double)NAN; // stays in its row
         run_put(&run, LF_SOFTEN_Z, z);
