@@ -268,8 +268,8 @@ static void lower_gather_rows(const vk_device *dev, const lf_program *prog, cons
 // Bytes of a part of a range: whole chunks of sum_squares, whose partial sums then go on from part to part.
 static uint64_t part_bytes(const vk_device *dev)
 {
-    uint64_t chunk = LF_SQUARES_CHUNK * sizeof(float), most = vk_max_operand(&dev->properties.limits, &dev->tiles);
-    return most < chunk ? most : most / chunk * chunk;
+    const uint64_t chunk = LF_SQUARES_CHUNK * sizeof(float);
+    return vk_max_operand(&dev->properties.limits, &dev->tiles) / chunk * chunk; // Vulkan grants at least 16 chunks
 }
 
 // Binds part `part` of the ranges of an operation, and returns its bytes.
