@@ -82,6 +82,8 @@ static void dropout_is_off_and_statistics_stay_outside_training(void **state)
     assert_string_equal(before, after);
     assert_true(one.loss == t->last.val_loss);
     assert_true(fabs(one.loss - two.loss) < 1e-5 * (1 + one.loss));
+    lf_evaluation_finish(&one);
+    lf_evaluation_finish(&two);
     end(t);
 }
 

@@ -43,9 +43,8 @@ local function result(...)
   for _, run in ipairs { ... } do
     local entry = core.h5_read(folder .. "/" .. run, "/entry", 100000)
     digests, losses = entry.digests.train, losses or {}
-    for i, step in ipairs(entry.metrics.train.step_loss.step) do
-      losses[step] = entry.metrics.train.step_loss.value[i]
-    end
+    local told = entry.metrics.train.step_loss or { step = {} } -- none where only the validation was left
+    for i, step in ipairs(told.step) do losses[step] = told.value[i] end
   end
   return digests.sha256[#digests.sha256], losses
 end
