@@ -55,9 +55,7 @@ static uint32_t find_largest(const float *z, uint32_t count)
 
 static void soften(const float *z, uint32_t count, float *p)
 {
-    double most = (double)z[find_largest(z, count)], sum = 0;
-    for (uint32_t j = 0; j < count; j++)
-        sum += exp((double)z[j] - most);
+    double most, sum = lf_softmax_sum(z, count, 1, &most);
     for (uint32_t j = 0; j < count; j++)
         p[j] = (float)(exp((double)z[j] - most) / sum);
 }

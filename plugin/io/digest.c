@@ -1,7 +1,6 @@
 // sha256 of the logical content of HDF5 objects. What is hashed, in order:
-//   object:    "group" or "dataset"; its path below the root, "" for the root itself; its attributes sorted by name,
-//   but
-//              for those that begin with LF_H5_PROVENANCE; of a data set its content
+//   object:    "group" or "dataset"; its path below the root, "" for the root itself; its attributes sorted by name
+//              (those that begin with LF_H5_PROVENANCE are left out); of a data set its content
 //   attribute: "attribute"; its name; its content
 //   content:   type text ("u1", "i4", "f8", "text", …); number of dimensions and dimensions as 8 bytes each; values,
 //              little-endian as stored, texts with their closing zero whatever their length in the file

@@ -11,8 +11,6 @@
 #include "io/h5_disk.h"
 #include "io/h5_header.h"
 
-enum { MAJOR = 1, MINOR = 0 }; // of every format that is written here
-
 typedef struct matrix {
     char *name; // without a slash in front
     uint64_t rows, put;
@@ -49,7 +47,7 @@ lf_rows_file *lf_rows_create(const char *path, const char *format, lf_error *err
     lf_h5_enter(&scope);
     file->h5 = lf_h5_disk_create(&file->disk, err);
     hid_t root = file->h5 >= 0 ? H5Gopen2(file->h5, "/", H5P_DEFAULT) : -1;
-    bool good = root >= 0 && lf_h5_header_write(root, format, MAJOR, MINOR, err);
+    bool good = root >= 0 && lf_h5_header_write(root, format, LF_ROWS_MAJOR, LF_ROWS_MINOR, err);
     H5Gclose(root);
     lf_h5_leave(&scope);
     if (!good) {

@@ -12,6 +12,8 @@
 #include "core/error.h"
 
 // One thread at a time uses a file; different files do not disturb each other.
+enum { LF_ROWS_MAJOR = 1, LF_ROWS_MINOR = 0 }; // version of every format that is written here
+
 typedef struct lf_rows_file lf_rows_file;
 
 // Begins a file that will stand at `path`; `format` becomes the attribute @format of the root. NULL on failure.

@@ -5,8 +5,6 @@
 #include "io/h5_header.h"
 #include "io/rows_file.h"
 
-enum { MAJOR = 1 };
-
 static bool set_read(hid_t set, const char *where, uint64_t rows, uint32_t cols, float *values, lf_error *err)
 {
     hsize_t dims[H5S_MAX_RANK] = { 0 };
@@ -39,7 +37,7 @@ bool lf_rows_read(const char *path, const char *format, const char *object, uint
     lf_h5_scope scope;
     lf_h5_enter(&scope);
     hid_t file = lf_h5_file_open(path, err);
-    bool good = file >= 0 && lf_h5_header_check(file, path, format, MAJOR, format, err);
+    bool good = file >= 0 && lf_h5_header_check(file, path, format, LF_ROWS_MAJOR, format, err);
     hid_t set = good ? lf_h5_dataset_open(file, path, object, H5P_DEFAULT, err) : -1;
     good = set >= 0 && set_read(set, where, rows, cols, values, err);
     H5Dclose(set);

@@ -49,14 +49,11 @@ static void write_options(FILE *out, const lf_op *op)
 {
     if (op->activation)
         fprintf(out, " %s", lf_activation_name(op->activation));
-    if (op->alpha != 0)
-        fprintf(out, " alpha=%g", (double)op->alpha);
-    if (op->beta1 != 0)
-        fprintf(out, " beta1=%g", (double)op->beta1);
+    write_number(out, "alpha", op->alpha);
+    write_number(out, "beta1", op->beta1);
+    write_number(out, "beta2", op->beta2);
     if (op->beta2 != 0)
-        fprintf(out, " beta2=%g", (double)op->beta2);
-    if (op->beta2 != 0 && op->eps != 0)
-        fprintf(out, " eps=%g", (double)op->eps);
+        write_number(out, "eps", op->eps);
     if (op->momentum != 0)
         fprintf(out, " momentum=%g%s", (double)op->momentum, op->nesterov ? " nesterov" : "");
     if (op->weight_decay != 0)

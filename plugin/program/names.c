@@ -240,6 +240,11 @@ bool lf_loss_of_classes(lf_loss loss)
     return loss == LF_LOSS_CROSS_ENTROPY;
 }
 
+bool lf_loss_has_accuracy(lf_loss loss)
+{
+    return loss == LF_LOSS_CROSS_ENTROPY || loss == LF_LOSS_BINARY_CROSS_ENTROPY;
+}
+
 bool lf_loss_find(const char *name, lf_loss *out)
 {
     for (unsigned i = LF_LOSS_NONE + 1; i < LF_LOSS_COUNT; i++)

@@ -210,7 +210,8 @@ typedef enum lf_loss {
 } lf_loss;
 const char *lf_loss_name(lf_loss loss);
 bool lf_loss_find(const char *name, lf_loss *out);
-bool lf_loss_of_classes(lf_loss loss); // targets are class numbers; else values
+bool lf_loss_of_classes(lf_loss loss);   // targets are class numbers; else values
+bool lf_loss_has_accuracy(lf_loss loss); // outputs are right or wrong
 
 typedef struct lf_loss_options {
     float label_smoothing; // cross_entropy, at least 0, below 1: that part of the target is spread over all classes

@@ -54,15 +54,12 @@ static bool run_teacher(const lf_train_params *params, unsigned index, sayings *
 // mean[j] += softmax(z / temperature)[j] / teachers; temperature 0: z[j] / teachers.
 static void add_row(uint32_t outputs, const float *z, double temperature, double teachers, float *mean)
 {
-    double most = (double)z[0], sum = 0;
-    for (uint32_t j = 0; temperature == 0 && j < outputs; j++)
-        mean[j] += (float)((double)z[j] / teachers);
-    if (temperature == 0)
+    if (temperature == 0) {
+        for (uint32_t j = 0; j < outputs; j++)
+            mean[j] += (float)((double)z[j] / teachers);
         return;
-    for (uint32_t j = 1; j < outputs; j++)
-        most = fmax(most, (double)z[j]);
-    for (uint32_t j = 0; j < outputs; j++)
-        sum += exp(((double)z[j] - most) / temperature);
+    }
+    double most, sum = lf_softmax_sum(z, outputs, temperature, &most);
     for (uint32_t j = 0; j < outputs; j++)
         mean[j] += (float)(exp(((double)z[j] - most) / temperature) / sum / teachers);
 }

@@ -53,6 +53,7 @@ static bool run(const lf_evaluate_params *params, pass *p, lf_device_info *info,
                                                          .loss = params->loss,
                                                          .loss_options = params->loss_options,
                                                          .class_weights = params->class_weights,
+                                                         .class_weight_count = params->class_weight_count,
                                                          .batch = params->batch,
                                                          .passes = 1,
                                                          .budget = params->window },
@@ -79,16 +80,10 @@ bool lf_evaluate(const lf_evaluate_params *params, lf_evaluation *result, lf_err
 {
     pass p = { .params = params };
     memset(result, 0, sizeof *result);
-    if (params->class_weights &&
-        (!lf_loss_of_classes(params->loss) || params->class_weight_count != params->model->outputs)) {
-        lf_error_set(err, LF_EARG, "class_weights has %u numbers, but the model has %u outputs, and the loss is \"%s\"",
-                     params->class_weight_count, params->model->outputs, lf_loss_name(params->loss));
-        return false;
-    }
     bool ok = lf_scores_init(&p.scores, params->loss, params->model->outputs, params->top_k, err) &&
               run(params, &p, &result->device, err) && lf_scores_finish(&p.scores, result, err);
     lf_scores_destroy(&p.scores);
-    if (ok && !lf_loss_of_classes(params->loss)) {
+    if (ok && !lf_loss_has_accuracy(params->loss)) {
         double spread;
         ok = lf_targets_spread(params->data, params->part, &spread, err);
         result->r2 = 1 - result->mse * (double)result->rows / spread;
@@ -104,4 +99,15 @@ bool lf_predict(const lf_evaluate_params *params, lf_predict_fn *rows, void *use
     pass p = { .params = params, .rows = rows, .user = user };
     lf_device_info info;
     return run(params, &p, &info, err);
+}
+
+double lf_softmax_sum(const float *z, uint32_t count, double temperature, double *largest)
+{
+    double sum = 0;
+    *largest = (double)z[0];
+    for (uint32_t j = 1; j < count; j++)
+        *largest = fmax(*largest, (double)z[j]);
+    for (uint32_t j = 0; j < count; j++)
+        sum += exp(((double)z[j] - *largest) / temperature);
+    return sum;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "train/identity.h"
 #include "train/training.h"
 
 // Inside an epoch, snapshots take at most this part of the time.
@@ -86,8 +87,10 @@ static bool run_to(training *t, uint64_t step, lf_error *err)
 static bool leave(training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
+    const lf_part *part = lf_dataset_part(p->data, p->part, err);
     uint64_t in_epoch = (t->failed_step - 1) % t->epoch_steps, step = t->failed_step - 1 - in_epoch % p->accumulate;
-    if (!go_back(t, err) || !run_to(t, step, err))
+    if (!go_back(t, err) || !run_to(t, step, err) ||
+        !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
         return false;
     uint64_t left = t->rows - in_epoch * p->batch;
     t->place.row_count = left < p->batch ? left : p->batch;
@@ -96,8 +99,8 @@ static bool leave(training *t, lf_error *err)
     if (!ok) {
         lf_error_set(err, LF_ENOMEM, "replay: out of memory for %zu rows", t->place.row_count);
     } else {
-        lf_feed_rows(lf_dataset_part(p->data, p->part, err), p->shuffle, p->seed, t->place.epoch, in_epoch * p->batch,
-                     (uint32_t)t->place.row_count, rows);
+        lf_feed_rows(part, p->shuffle, p->seed, t->place.epoch, in_epoch * p->batch, (uint32_t)t->place.row_count,
+                     rows);
         t->place.rows = rows;
         ok = lf_checkpoint_save(p->replay, t->model, t->session, &t->place, err);
         t->place.rows = NULL;

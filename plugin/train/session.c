@@ -59,6 +59,21 @@ static bool check_targets(const lf_session_params *p, const lf_part *part, lf_er
     return false;
 }
 
+static bool check_class_weights(const lf_session_params *p, lf_error *err)
+{
+    if (!p->class_weights)
+        return true;
+    if (!lf_loss_of_classes(p->loss))
+        lf_error_set(err, LF_EARG, "class_weights belong to loss \"cross_entropy\", not to \"%s\"",
+                     lf_loss_name(p->loss));
+    else if (p->class_weight_count != p->model->outputs)
+        lf_error_set(err, LF_EARG, "class_weights has %u numbers, but the model has %u outputs", p->class_weight_count,
+                     p->model->outputs);
+    else
+        return true;
+    return false;
+}
+
 bool lf_session_check(const lf_session_params *p, lf_error *err)
 {
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
@@ -69,7 +84,7 @@ bool lf_session_check(const lf_session_params *p, lf_error *err)
                      part->x_path, part->features);
         return false;
     }
-    return check_targets(p, part, err);
+    return check_targets(p, part, err) && check_class_weights(p, err);
 }
 
 static bool weighted(const lf_session_params *p, const lf_part *part)
@@ -116,7 +131,7 @@ lf_program *lf_session_compile(const lf_session_params *p, uint32_t rows, lf_err
                                   .loss_options = p->loss_options,
                                   .weighted = weighted(p, part),
                                   .optimizer = p->optimizer,
-                                  .accumulates = p->accumulate > 1,
+                                  .accumulates = together(p, part) > 1,
                                   .average = p->average,
                                   .batch = p->batch,
                                   .stored = part->stored,

@@ -29,7 +29,8 @@ typedef struct lf_session_params {
     lf_part_id part;
     lf_loss loss;
     lf_loss_options loss_options;
-    const float *class_weights;          // [classes], borrowed; NULL: none
+    const float *class_weights; // [class_weight_count], borrowed; NULL: none
+    uint32_t class_weight_count;
     lf_optimizer optimizer;              // kind LF_OPTIMIZER_NONE: nothing is updated
     float average;                       // decay of the weights' moving average; 0: none
     const lf_schedule *schedule;         // of the learning rate; borrowed; NULL: constant

@@ -23,6 +23,7 @@ static lf_session_params session_params(const lf_train_params *p, const lf_model
                                 .loss = p->loss,
                                 .loss_options = p->loss_options,
                                 .class_weights = p->class_weights,
+                                .class_weight_count = p->class_weight_count,
                                 .optimizer = p->optimizer,
                                 .average = p->average,
                                 .batch = p->batch,
@@ -40,6 +41,7 @@ static lf_session_params validation_params(const lf_train_params *p, const lf_mo
                                 .loss = p->loss,
                                 .loss_options = p->loss_options,
                                 .class_weights = p->class_weights,
+                                .class_weight_count = p->class_weight_count,
                                 .batch = validation_batch(p->batch),
                                 .passes = p->epochs };
 }
@@ -49,29 +51,13 @@ static uint64_t bytes_of_rows(const lf_session_params *params, const lf_part *pa
     return part->rows * lf_row_bytes_sum(lf_session_row_bytes(params, part));
 }
 
-static bool check_class_weights(const lf_train_params *p, lf_error *err)
-{
-    if (!p->class_weights)
-        return true;
-    if (!lf_loss_of_classes(p->loss))
-        lf_error_set(err, LF_EARG, "class_weights belong to loss \"cross_entropy\", not to \"%s\"",
-                     lf_loss_name(p->loss));
-    else if (p->class_weight_count != p->model->outputs)
-        lf_error_set(err, LF_EARG, "class_weights has %u numbers, but the model has %u outputs", p->class_weight_count,
-                     p->model->outputs);
-    else
-        return true;
-    return false;
-}
-
 static bool check_monitor(const lf_train_params *p, lf_error *err)
 {
     bool validates = p->monitor == LF_MONITOR_VAL_LOSS || p->monitor == LF_MONITOR_VAL_ACCURACY;
     bool accuracy = p->monitor == LF_MONITOR_ACCURACY || p->monitor == LF_MONITOR_VAL_ACCURACY;
-    bool has_accuracy = lf_loss_of_classes(p->loss) || p->loss == LF_LOSS_BINARY_CROSS_ENTROPY;
     if (validates && !p->validation)
         lf_error_set(err, LF_EARG, "monitor \"%s\" needs a validation part", lf_monitor_name(p->monitor));
-    else if (accuracy && !has_accuracy)
+    else if (accuracy && !lf_loss_has_accuracy(p->loss))
         lf_error_set(err, LF_EARG, "monitor \"%s\": loss \"%s\" has no accuracy", lf_monitor_name(p->monitor),
                      lf_loss_name(p->loss));
     else
@@ -102,9 +88,8 @@ static bool check(const lf_train_params *p, lf_error *err)
                          p->batch);
             return false;
         }
-    return check_class_weights(p, err) && check_monitor(p, err) && lf_distillation_check(p, err) &&
-           lf_schedule_check(&p->schedule, err) && lf_session_check(&train, err) &&
-           (!p->validation || lf_session_check(&validation, err));
+    return check_monitor(p, err) && lf_distillation_check(p, err) && lf_schedule_check(&p->schedule, err) &&
+           lf_session_check(&train, err) && (!p->validation || lf_session_check(&validation, err));
 }
 
 uint64_t lf_training_group_end(const training *t, uint64_t step)
@@ -163,7 +148,7 @@ static bool measure(training *t, lf_error *err)
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
     lf_schedule_text(&p->schedule, &t->span, t->place.schedule, sizeof t->place.schedule);
-    return (!p->checkpoint && !p->resume && !p->replay) ||
+    return (!p->checkpoint && !p->resume) ||
            lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err);
 }
 

@@ -41,6 +41,5 @@ double lf_sums_loss(const lf_sums *sums)
 
 double lf_sums_accuracy(const lf_sums *sums, lf_loss loss)
 {
-    bool counts = lf_loss_of_classes(loss) || loss == LF_LOSS_BINARY_CROSS_ENTROPY;
-    return counts ? sums->right / (double)sums->rows : (double)NAN;
+    return lf_loss_has_accuracy(loss) ? sums->right / (double)sums->rows : (double)NAN;
 }

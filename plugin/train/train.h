@@ -157,6 +157,9 @@ typedef struct lf_evaluation {
 bool lf_evaluate(const lf_evaluate_params *params, lf_evaluation *result, lf_error *err);
 void lf_evaluation_finish(lf_evaluation *result);
 
+// The softmax of z / temperature is exp((z[j] - *largest) / temperature) / result.
+double lf_softmax_sum(const float *z, uint32_t count, double temperature, double *largest);
+
 // Calls `rows` with the model's outputs (count, outputs) for rows first … of the part, in order.
 typedef bool lf_predict_fn(void *user, uint64_t first, uint32_t count, const float *outputs, lf_error *err);
 bool lf_predict(const lf_evaluate_params *params, lf_predict_fn *rows, void *user, lf_error *err);

@@ -123,15 +123,7 @@ static void the_average_is_what_validation_sees(void **state)
     t->params.average = .95f;
     run_well(t);
     run_well(plain);
-    lf_evaluation scores;
-    assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                   .data = t->params.data,
-                                                   .part = LF_PART_VALID,
-                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                   .top_k = 2,
-                                                   .batch = 256,
-                                                   .device = device },
-                            &scores, &t->err));
+    lf_evaluation scores = score(t, LF_PART_VALID, 256);
     assert_true(scores.loss == t->last.val_loss);
     assert_string_equal(t->last.digest, t->result.digest);
     assert_true(t->last.loss == plain->last.loss); // the training itself is as without it
@@ -163,14 +155,7 @@ static void it_ends_when_nothing_becomes_better(void **state)
     t->params.best = other_path;
     run_well(t);
     assert_int_equal(t->result.stopped, LF_TRAIN_DONE);
-    lf_evaluation scores;
-    assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                   .data = t->params.data,
-                                                   .part = LF_PART_VALID,
-                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                   .batch = 256,
-                                                   .device = device },
-                            &scores, &t->err));
+    lf_evaluation scores = score(t, LF_PART_VALID, 256);
     assert_true(scores.loss == t->result.best_value);
     lf_evaluation_finish(&scores);
     lf_model_file *best = lf_model_file_read(other_path, &t->err);
@@ -371,14 +356,7 @@ static void every_loss_of_values_is_learnt(void **state)
         t->params.epochs = 20;
         run_well(t);
         assert_true(t->last.loss < .3 * t->losses[0]);
-        lf_evaluation scores;
-        assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                       .data = t->params.data,
-                                                       .loss = losses[i],
-                                                       .loss_options = { .delta = 1 },
-                                                       .batch = 100,
-                                                       .device = device },
-                                &scores, &t->err));
+        lf_evaluation scores = score(t, LF_PART_TRAIN, 100);
         assert_true(scores.r2 > .8 && scores.r2 < 1 && isnan(scores.accuracy) && !scores.confusion);
         if (losses[i] == LF_LOSS_MAE)
             assert_true(fabs(scores.loss - scores.mae) < 1e-6);
@@ -408,15 +386,7 @@ static void scores_of_classes_agree_with_each_other(void **state)
     trial *t = begin(data_path);
     t->params.max_steps = 9;
     run_well(t);
-    lf_evaluation scores;
-    assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                   .data = t->params.data,
-                                                   .part = LF_PART_VALID,
-                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                   .top_k = 2,
-                                                   .batch = 64,
-                                                   .device = device },
-                            &scores, &t->err));
+    lf_evaluation scores = score(t, LF_PART_VALID, 64);
     uint64_t all = 0, right = 0;
     for (uint32_t i = 0; i < CLASSES; i++) {
         uint64_t row = 0, column = 0, hit = scores.confusion[i * CLASSES + i];

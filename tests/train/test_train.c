@@ -15,14 +15,7 @@ static void it_learns_and_tells_every_step_once(void **state)
     assert_true(t->last.loss < .5 * t->losses[0]);
     assert_true(t->last.lr == 1e-2);
     assert_string_equal(t->last.digest, t->result.digest);
-    lf_evaluation scores;
-    assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                   .data = t->params.data,
-                                                   .part = LF_PART_VALID,
-                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                   .batch = 256,
-                                                   .device = device },
-                            &scores, &t->err));
+    lf_evaluation scores = score(t, LF_PART_VALID, 256);
     assert_int_equal(scores.rows, VALID_ROWS);
     assert_true(scores.loss == t->last.val_loss && scores.accuracy == t->last.val_accuracy);
     lf_evaluation_finish(&scores);
@@ -159,13 +152,7 @@ static void without_shuffle_rows_come_in_order(void **state)
     run_well(t);
     // With weights that do not change, the loss of each step is that of the same rows in every epoch …
     assert_memory_equal(t->losses, t->losses + 32, 32 * sizeof(double));
-    lf_evaluation scores;
-    assert_true(lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
-                                                   .data = t->params.data,
-                                                   .batch = 32,
-                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                   .device = device },
-                            &scores, &t->err));
+    lf_evaluation scores = score(t, LF_PART_TRAIN, 32);
     lf_evaluation_finish(&scores);
     assert_true(fabs(scores.loss - t->last.loss) < 1e-12); // … and an epoch is every row once, the short batch included
     end(t);

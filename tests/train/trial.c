@@ -189,6 +189,23 @@ trial *run_well(trial *t)
     return t;
 }
 
+lf_evaluation score(const trial *t, lf_part_id part, uint32_t batch)
+{
+    lf_evaluation scores;
+    lf_error err;
+    if (!lf_evaluate(&(lf_evaluate_params){ .model = t->params.model,
+                                            .data = t->params.data,
+                                            .part = part,
+                                            .loss = t->params.loss,
+                                            .loss_options = t->params.loss_options,
+                                            .top_k = 2,
+                                            .batch = batch,
+                                            .device = device },
+                     &scores, &err))
+        fail_msg("%s", err.text);
+    return scores;
+}
+
 void end(trial *t)
 {
     lf_model_destroy(t->params.model);

@@ -41,6 +41,8 @@ trial *begin(const char *path); // with a model 12-17-3, or 12-17-2 for values, 
 trial *run(trial *t);
 trial *run_well(trial *t); // fails the test if the training fails
 void end(trial *t);
+// Scores of its model on a part, with its own loss; free with lf_evaluation_finish.
+lf_evaluation score(const trial *t, lf_part_id part, uint32_t batch);
 bool on_step(void *user, const lf_step *step, lf_error *err);
 void assert_same(const trial *a, const trial *b);
 
