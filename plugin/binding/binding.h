@@ -21,6 +21,7 @@
 #define LF_DATASET_TYPE "lavaflow.dataset"
 #define LF_PART_TYPE    "lavaflow.part"
 #define LF_RUN_TYPE     "lavaflow.run"
+#define LF_LOCK_TYPE    "lavaflow.lock"
 
 // The head of every handle. While a training or its like runs, what it uses cannot be closed: its events run Lua.
 typedef struct lf_handle {
@@ -68,13 +69,16 @@ bool lf_field_part(lua_State *L, int index, const char *name, lf_dataset **data,
 // Makes a metatable with methods as __index, and __gc, __close and close() that call `close`.
 void lf_new_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *meta, lua_CFunction close);
 
-// signals.c: while C works, SIGINT and SIGTERM set what lf_signals_catch points to, and the host's handlers are away.
-// NULL inside of another call that catches, which then is the one to stop. Each is followed by a release.
+// signals.c: while C works, SIGINT, SIGTERM and SIGUSR1 set what lf_signals_catch points to, and the host's handlers
+// are away. NULL inside of another call that catches, which then is the one to stop. Each is followed by a release.
 volatile sig_atomic_t *lf_signals_catch(void);
 void lf_signals_release(void);
-// After the release: the work was interrupted; or it was done all the same, and the host is to hear of the signal.
-void lf_signals_interrupted(bool checkpointed);
+// After the release: the work left a checkpoint; it was interrupted; or it was done all the same, and the host is to
+// hear of the signal.
+void lf_signals_checkpointed(void);
+void lf_signals_interrupted(void);
 void lf_signals_deliver(void);
+void lf_signals_forget(void); // at the end of the Lua state
 
 // Each file's functions, added to the module's table on top of the stack.
 void lf_open_model(lua_State *L);
@@ -85,5 +89,6 @@ void lf_open_predict(lua_State *L);
 void lf_open_signals(lua_State *L);
 void lf_open_run(lua_State *L);
 void lf_open_h5(lua_State *L);
+void lf_open_lock(lua_State *L);
 
 #endif

@@ -86,7 +86,7 @@ static int evaluate(lua_State *L)
     bool ok = lf_evaluate(&params, &result, &err);
     lf_signals_release();
     if (!ok && err.code == LF_EINTERRUPTED)
-        lf_signals_interrupted(false);
+        lf_signals_interrupted();
     if (!ok) {
         lf_evaluation_finish(&result);
         return lf_raise(L, &err);

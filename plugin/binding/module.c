@@ -97,9 +97,11 @@ static int log_lines(lua_State *L)
     return 1;
 }
 
-static int forget_log(lua_State *L)
+// At the state's end.
+static int forget(lua_State *L)
 {
     (void)L;
+    lf_signals_forget();
     lf_log_to(NULL, NULL);
     while (log_first) {
         log_line *line = log_first;
@@ -129,13 +131,14 @@ int luaopen_lavaflow_core(lua_State *L)
     lf_open_signals(L);
     lf_open_run(L);
     lf_open_h5(L);
+    lf_open_lock(L);
 
     lf_log_to(keep_line, NULL);
-    lua_newuserdatauv(L, 0, 0); // its collection, at the state's end, leaves no sink behind
+    lua_newuserdatauv(L, 0, 0); // its collection, at the state's end, leaves no sink and no signal handler behind
     lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, forget_log);
+    lua_pushcfunction(L, forget);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, "lavaflow.log");
+    lua_setfield(L, LUA_REGISTRYINDEX, "lavaflow.end");
     return 1;
 }

@@ -200,7 +200,7 @@ static int predict(lua_State *L)
     if (own)
         lf_dataset_close(params.data);
     if (!ok && err.code == LF_EINTERRUPTED)
-        lf_signals_interrupted(false);
+        lf_signals_interrupted();
     if (!ok)
         return lf_raise(L, &err);
     lf_signals_deliver();

@@ -16,32 +16,47 @@ typedef struct call {
     lua_State *L;
     lf_run *run; // NULL: none
     const char *name;
-    bool failed;                    // an event raised; its message is on top of the stack
+    bool failed;          // an event raised, or the run did not take a value; the message is on top of the stack
+    bool lost;            // the latter: what was told is not all recorded
+    uint64_t digest_step; // of the last digest that was recorded; 0: none
     volatile sig_atomic_t own_stop; // where no signal is caught; set when an event failed
     lf_train_params params;
 } call;
 enum { OPTIONS = 1, HISTORY = 2 };
 
-// A failure of the run file stops the training at its next submission.
-static void keep_failure(call *c, const lf_error *err)
+// The training stops at its next submission; a signal that came stays what stopped it.
+static void stop_soon(call *c)
 {
-    lua_pushstring(c->L, err->text);
     c->failed = true;
-    *c->params.stop = -1;
+    if (!*c->params.stop)
+        *c->params.stop = -1;
 }
 
+static void keep_failure(call *c, const lf_error *err)
+{
+    c->lost = true;
+    if (c->failed)
+        return;
+    lua_pushstring(c->L, err->text);
+    stop_soon(c);
+}
+
+// After an event that failed too: a checkpoint may follow.
 static void record(call *c, int series, size_t count, const int64_t *steps, const double *times, const double *values)
 {
     lf_error err;
-    if (c->run && !c->failed &&
-        !lf_run_series(c->run, c->name, series_names[series], count, steps, times, values, &err))
+    if (c->run && !c->lost && !lf_run_series(c->run, c->name, series_names[series], count, steps, times, values, &err))
         keep_failure(c, &err);
 }
 
+// Where a training ends inside an epoch, its last step's may be told twice.
 static void record_digest(call *c, uint64_t step, const char hex[65])
 {
     lf_error err;
-    if (c->run && !c->failed && !lf_run_digest(c->run, c->name, (int64_t)step, hex, &err))
+    if (!c->run || c->lost || c->digest_step == step)
+        return;
+    c->digest_step = step;
+    if (!lf_run_digest(c->run, c->name, (int64_t)step, hex, &err))
         keep_failure(c, &err);
 }
 
@@ -121,11 +136,18 @@ static int call_progress(lua_State *L)
     return 0;
 }
 
+typedef struct start_event {
+    const lf_device_info *device;
+    uint64_t step;
+} start_event;
+
 static int call_started(lua_State *L)
 {
+    const start_event *start = lua_touserdata(L, 2);
     lua_getfield(L, OPTIONS, "on_start");
-    lf_push_device_info(L, lua_touserdata(L, 2));
-    lua_call(L, 1, 0);
+    lf_push_device_info(L, start->device);
+    lua_pushinteger(L, (lua_Integer)start->step);
+    lua_call(L, 2, 0);
     return 0;
 }
 
@@ -140,9 +162,8 @@ static bool protect(call *c, const char *field, lua_CFunction caller, const void
     lua_pushcfunction(L, caller);
     lua_pushvalue(L, OPTIONS);
     lua_pushlightuserdata(L, (void *)argument);
-    c->failed = lua_pcall(L, 2, results, 0) != LUA_OK;
-    if (c->failed)
-        *c->params.stop = -1;
+    if (lua_pcall(L, 2, results, 0) != LUA_OK)
+        stop_soon(c);
     return !c->failed;
 }
 
@@ -159,9 +180,34 @@ static bool ask(call *c, const char *field, lua_CFunction caller, const void *ar
     return go_on && !c->failed;
 }
 
-static void on_started(void *user, const lf_device_info *device)
+// A run that has values from beyond the checkpoint, of a process that was killed, gives them back.
+static void on_started(void *user, const lf_device_info *device, uint64_t step)
 {
-    protect(user, "on_start", call_started, device, 0);
+    call *c = user;
+    lf_error err;
+    bool ok = true;
+    for (int i = 0; i < SERIES_COUNT && ok && c->run; i++)
+        ok = lf_run_rewind(c->run, c->name, series_names[i], (int64_t)step, &err);
+    if (c->run && !(ok && lf_run_rewind(c->run, c->name, NULL, (int64_t)step, &err)))
+        keep_failure(c, &err);
+    protect(c, "on_start", call_started, &(start_event){ device, step }, 0);
+}
+
+static int call_saving(lua_State *L)
+{
+    lua_getfield(L, OPTIONS, "on_saving");
+    lua_pushinteger(L, (lua_Integer) * (const uint64_t *)lua_touserdata(L, 2));
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+static bool on_saving(void *user, uint64_t step, lf_error *err)
+{
+    call *c = user;
+    protect(c, "on_saving", call_saving, &step, 0);
+    if (c->lost || c->failed)
+        lf_error_set(err, LF_EIO, "the run does not hold all of its values");
+    return !c->failed && !c->lost && (!c->run || lf_run_sync(c->run, err));
 }
 
 static void on_progress(void *user, const lf_progress *progress)
@@ -203,10 +249,9 @@ static int append_epoch(lua_State *L)
     return 0;
 }
 
-static bool on_epoch(void *user, const lf_epoch *epoch, lf_error *err)
+static void on_ended(void *user, const lf_epoch *epoch)
 {
     call *c = user;
-    lua_State *L = c->L;
     double values[SERIES_COUNT];
     epoch_values(epoch, values);
     int64_t step = (int64_t)epoch->step;
@@ -215,12 +260,18 @@ static bool on_epoch(void *user, const lf_epoch *epoch, lf_error *err)
         if (!isnan(values[i]))
             record(c, i, 1, &step, &time, &values[i]);
     record_digest(c, epoch->step, epoch->digest);
+}
 
+static bool on_epoch(void *user, const lf_epoch *epoch, lf_error *err)
+{
+    call *c = user;
+    lua_State *L = c->L;
     if (!c->failed) {
         lua_pushcfunction(L, append_epoch);
         lua_pushvalue(L, HISTORY);
         lua_pushlightuserdata(L, (void *)epoch);
-        c->failed = lua_pcall(L, 2, 0, 0) != LUA_OK;
+        if (lua_pcall(L, 2, 0, 0) != LUA_OK)
+            stop_soon(c);
     }
     return ask(c, "on_epoch", call_epoch, epoch, err);
 }
@@ -277,6 +328,8 @@ static int train(lua_State *L)
                                          .progress = on_progress,
                                          .steps = on_steps,
                                          .digest = on_digest,
+                                         .ended = on_ended,
+                                         .saving = on_saving,
                                          .step = lf_has_field(L, OPTIONS, "on_step") ? on_step : NULL,
                                          .epoch = on_epoch };
     lf_train_result result;
@@ -287,10 +340,12 @@ static int train(lua_State *L)
     bool ok = lf_train(&c.params, &result, &err);
     lf_signals_release();
     lf_use_options(L, OPTIONS, -1);
+    if (result.checkpointed)
+        lf_signals_checkpointed();
     if (c.failed)
         return lua_error(L); // the event's message
     if (!ok && err.code == LF_EINTERRUPTED)
-        lf_signals_interrupted(result.checkpointed);
+        lf_signals_interrupted();
     if (!ok)
         return lf_raise(L, &err);
     lf_signals_deliver();

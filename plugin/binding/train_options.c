@@ -146,7 +146,9 @@ static void read_control(lua_State *L, int options, lf_train_params *p)
     p->restore_best = lf_field_boolean(L, options, "restore_best", false);
     p->best = lf_field_string(L, options, "best", NULL);
     p->checkpoint = lf_field_string(L, options, "checkpoint", NULL);
+    p->checkpoint_rarely = lf_field_boolean(L, options, "checkpoint_rarely", false);
     p->checkpoint_every = (uint64_t)lf_field_integer(L, options, "checkpoint_every", 0, 0, LUA_MAXINTEGER);
+    p->checkpoint_seconds = lf_field_number(L, options, "checkpoint_seconds", 0);
     p->keep = (unsigned)lf_field_integer(L, options, "keep", 0, 0, INT32_MAX);
     p->resume = lf_field_string(L, options, "resume", NULL);
     p->replay = lf_field_string(L, options, "replay", NULL);

@@ -63,16 +63,20 @@ struct lf_buffer {
     size_t size;
 };
 
-// Finds a device and opens it. `spec`: "auto" (the first discrete GPU, else any GPU, else cpu), "cpu", "vulkan:0",
-// "vulkan:NAME-PART", or a UUID. NULL on failure, with a message that lists the devices there are.
+// The variable LAVAFLOW_DEVICES says which devices this process may see: ids, UUIDs and "backend:UUID", separated by
+// commas; unset or empty, all. The others are as if absent, and backends that none of it can belong to are not loaded.
+//
+// Finds a device and opens it. `spec`: "auto" (the first discrete GPU, else any GPU, else cpu, else any), "cpu",
+// "vulkan:0", "vulkan:NAME-PART", "vulkan:UUID", or a UUID. A prefix loads no other backend than its own. NULL on
+// failure, with a message that lists the devices there are.
 lf_device *lf_device_open(const char *spec, lf_error *err);
 void lf_device_close(lf_device *dev);
 
 // Finds it without opening it.
 bool lf_device_find(const char *spec, lf_device_info *info, lf_error *err);
 
-// Every device of every backend, with a row for each backend that has none and says why. Returns how many rows were
-// written (at most `capacity`).
+// Every device of every backend that may be seen, with a row for each backend that has none and says why. Returns how
+// many rows were written (at most `capacity`).
 size_t lf_device_list(lf_device_info *infos, size_t capacity);
 
 lf_buffer *lf_device_buffer_create(lf_device *dev, size_t size, lf_error *err);

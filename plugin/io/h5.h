@@ -78,6 +78,10 @@ void lf_h5_listing_finish(lf_h5_listing *listing);
 // Hashes the logical content of an object and of everything below it, as lf_h5_digest does.
 bool lf_h5_hash(lf_hash *hash, hid_t file, const char *file_name, const char *path, lf_error *err);
 
+// Calls `visit` with the names of what a group holds, sorted. False when it is, or when they cannot be listed.
+typedef bool lf_h5_visit_member(void *user, const char *name, lf_error *err);
+bool lf_h5_each_member(hid_t group, lf_h5_visit_member *visit, void *user, lf_error *err);
+
 // Names of the attributes of an object, sorted. Free each and the array.
 char **lf_h5_attribute_names(hid_t object, size_t *count, lf_error *err);
 void lf_h5_names_free(char **names, size_t count);

@@ -66,7 +66,7 @@ static int disk_compare(const H5FD_t *a, const H5FD_t *b)
 static herr_t disk_query(const H5FD_t *file, unsigned long *flags)
 {
     (void)file;
-    *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_ACCUMULATE_METADATA;
+    *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_ACCUMULATE_METADATA | H5FD_FEAT_SUPPORTS_SWMR_IO;
     return 0;
 }
 
@@ -134,6 +134,21 @@ static herr_t disk_truncate(H5FD_t *base, hid_t list, hbool_t closing)
     return 0;
 }
 
+// The file is not seen by others until it may be followed. But only a driver that can lock has its files marked as
+// being written.
+static herr_t disk_lock(H5FD_t *file, hbool_t writing)
+{
+    (void)file;
+    (void)writing;
+    return 0;
+}
+
+static herr_t disk_unlock(H5FD_t *file)
+{
+    (void)file;
+    return 0;
+}
+
 hid_t lf_h5_disk_create(lf_h5_disk *disk, lf_error *err)
 {
     const H5FD_class_t class = {
@@ -155,11 +170,14 @@ hid_t lf_h5_disk_create(lf_h5_disk *disk, lf_error *err)
         .read = disk_read,
         .write = disk_write,
         .truncate = disk_truncate,
+        .lock = disk->followers ? disk_lock : NULL,
+        .unlock = disk->followers ? disk_unlock : NULL,
         .fl_map = H5FD_FLMAP_DICHOTOMY,
     };
     hid_t driver = H5FDregister(&class), access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE);
     hid_t file = -1;
-    if (driver >= 0 && access >= 0 && H5Pset_driver(access, driver, &disk) >= 0 && lf_h5_prepare(creation, true))
+    if (driver >= 0 && access >= 0 && H5Pset_driver(access, driver, &disk) >= 0 && lf_h5_prepare(creation, true) &&
+        (!disk->followers || H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0))
         file = H5Fcreate("lavaflow-disk", H5F_ACC_TRUNC, creation, access);
     if (file < 0)
         lf_h5_error(err, LF_EIO, "cannot create an HDF5 file");

@@ -7,8 +7,9 @@
 #include "io/h5.h"
 
 typedef struct lf_h5_disk {
-    int fd;    // open for reading and writing, borrowed
-    int error; // errno of the first failure, after which nothing is written any more; 0: none
+    int fd;         // open for reading and writing, borrowed
+    bool followers; // for H5Fstart_swmr_write
+    int error;      // errno of the first failure, after which nothing is written any more; 0: none
 } lf_h5_disk;
 
 // A new HDF5 file on an empty one. `disk` must outlive it. Negative on failure.

@@ -251,3 +251,18 @@ void lf_h5_names_free(char **names, size_t count)
         free(names[i]);
     free(names);
 }
+
+bool lf_h5_each_member(hid_t group, lf_h5_visit_member *visit, void *user, lf_error *err)
+{
+    H5G_info_t info;
+    bool good = H5Gget_info(group, &info) >= 0;
+    for (hsize_t i = 0; good && i < info.nlinks; i++) {
+        char name[256];
+        good = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT) >= 0;
+        if (good && !visit(user, name, err))
+            return false;
+    }
+    if (!good)
+        lf_h5_error(err, LF_EFORMAT, "a group cannot be listed");
+    return good;
+}

@@ -10,12 +10,16 @@ enum { SERIES_CHUNK = 1024, DEFLATE_LEVEL = 4 };
 // No times, and the order of its attributes (a group: also of its links). That order
 // asks for HDF5 1.8's object headers, which have checksums: damage to them is an error, whereas HDF5 itself can crash
 // on damage to the older ones. (Asking for 1.8's format as a whole runs into a defect of 1.10: H5Fget_file_image leaves
-// a wrong checksum on the file's own header.)
+// a wrong checksum on the file's own header.) Links and attributes stay in those headers, however many: HDF5 1.10 crashes
+// on damage to the heaps that it would move them to.
 bool lf_h5_prepare(hid_t list, bool is_group)
 {
+    enum { MOST = 4096 };
     return list >= 0 && H5Pset_obj_track_times(list, false) >= 0 &&
            H5Pset_attr_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0 &&
-           (!is_group || H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0);
+           H5Pset_attr_phase_change(list, MOST, MOST - 1) >= 0 &&
+           (!is_group || (H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED) >= 0 &&
+                          H5Pset_link_phase_change(list, MOST, MOST - 1) >= 0));
 }
 
 hid_t lf_h5_memory_create(size_t size, lf_error *err)
@@ -259,5 +263,43 @@ bool lf_h5_set_fixed_text(hid_t object, const char *name, const char *text, lf_e
     hid_t type = fixed_text_type(text);
     bool good = lf_h5_set_array(object, name, type, type, 0, NULL, text, err);
     H5Tclose(type);
+    return good;
+}
+
+static bool attribute_copy(hid_t from, hid_t to, const char *name)
+{
+    hid_t attribute = H5Aopen(from, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    hssize_t count = H5Sget_simple_extent_npoints(space);
+    size_t size = H5Tget_size(type);
+    void *value = count > 0 && size ? calloc((size_t)count, size) : NULL;
+    hid_t copy = -1;
+    if (value && H5Aread(attribute, type, value) >= 0) {
+        if (H5Aexists(to, name) > 0)
+            H5Adelete(to, name);
+        copy = H5Acreate2(to, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    }
+    bool good = copy >= 0 && H5Awrite(copy, type, value) >= 0;
+    if (value)
+        H5Dvlen_reclaim(type, space, H5P_DEFAULT, value);
+    free(value);
+    H5Aclose(copy);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    return good;
+}
+
+bool lf_h5_attributes_copy(hid_t from, hid_t to, lf_error *err)
+{
+    size_t count = 0;
+    char **names = lf_h5_attribute_names(from, &count, err);
+    bool good = names;
+    for (size_t i = 0; good && i < count; i++)
+        if (!attribute_copy(from, to, names[i])) {
+            lf_h5_error(err, LF_EFORMAT, "attribute %s: cannot be copied", names[i]);
+            good = false;
+        }
+    lf_h5_names_free(names, count);
     return good;
 }

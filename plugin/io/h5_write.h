@@ -33,6 +33,7 @@ bool lf_h5_write_text(hid_t at, const char *path, const char *text, lf_error *er
 bool lf_h5_set_array(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int rank, const hsize_t *dims,
                      const void *values, lf_error *err);
 bool lf_h5_set_text(hid_t object, const char *name, const char *text, lf_error *err);
+bool lf_h5_attributes_copy(hid_t from, hid_t to, lf_error *err); // all of an object's
 bool lf_h5_set_texts(hid_t object, const char *name, size_t count, const char *const *texts, lf_error *err);
 
 // Variable-length UTF-8, which h5py shows as str; close it. Negative on failure.

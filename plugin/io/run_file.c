@@ -34,6 +34,36 @@ static bool path_check(const char *path, lf_error *err)
     return good;
 }
 
+// Where the name of an attribute begins in a path, at its '@'; NULL: the path names none.
+static const char *attribute_of(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *at = strrchr(path, '@');
+    return at && !(slash && at < slash) ? at : NULL;
+}
+
+bool lf_run_path_check(const char *path, lf_error *err)
+{
+    const char *at = attribute_of(path);
+    if (!at)
+        return path_check(path, err);
+    if (!at[1]) {
+        lf_error_set(err, LF_EARG, "run file: \"%s\" names no attribute", path);
+        return false;
+    }
+    char *owner = strndup(path, (size_t)(at - path));
+    if (!owner)
+        lf_error_set(err, LF_ENOMEM, "run file: out of memory");
+    bool good = owner && (!*owner || path_check(owner, err));
+    free(owner);
+    return good;
+}
+
+static bool refuse(const lf_run *run, lf_error *err)
+{
+    lf_error_set(err, LF_EARG, "%s: a journal holds no models and is not saved", run->journal_path);
+    return false;
+}
+
 hid_t lf_run_group(const lf_run *run, const char *path, const char *nx_class, lf_error *err)
 {
     if (!path_check(path, err))
@@ -66,8 +96,6 @@ hid_t lf_run_group(const lf_run *run, const char *path, const char *nx_class, lf
 // Opens what an attribute is set on; a missing one becomes a group.
 static hid_t attribute_owner(const lf_run *run, const char *path, lf_error *err)
 {
-    if (!path_check(path, err))
-        return -1;
     if (!lf_h5_exists(run->entry, path))
         return lf_run_group(run, path, NULL, err);
     hid_t object = H5Oopen(run->entry, path, H5P_DEFAULT);
@@ -110,12 +138,13 @@ static bool overwrite(const lf_run *run, const char *path, const typed *v)
 }
 
 // A data set, or an attribute if the last part of the path has an '@'.
-static bool set_value(const lf_run *run, const char *path, const typed *v, lf_error *err)
+static bool set_value(lf_run *run, const char *path, const typed *v, lf_error *err)
 {
-    const char *slash = strrchr(path, '/'), *at = strrchr(path, '@');
-    if (!at || (slash && at < slash)) {
-        if (!path_check(path, err))
-            return false;
+    if (!lf_run_path_check(path, err))
+        return false;
+    run->reshaped = true;
+    const char *slash = strrchr(path, '/'), *at = attribute_of(path);
+    if (!at) {
         if (slash) {
             char *parent = strndup(path, (size_t)(slash - path));
             hid_t group = parent ? lf_run_group(run, parent, NULL, err) : -1;
@@ -135,14 +164,13 @@ static bool set_value(const lf_run *run, const char *path, const typed *v, lf_er
     return good;
 }
 
-static bool set_scalar(const lf_run *run, const char *path, hid_t type, hid_t memory_type, const void *data,
-                       lf_error *err)
+static bool set_scalar(lf_run *run, const char *path, hid_t type, hid_t memory_type, const void *data, lf_error *err)
 {
     return set_value(run, path, &(typed){ .type = type, .memory_type = memory_type, .data = data }, err);
 }
 
-static bool set_array(const lf_run *run, const char *path, hid_t type, hid_t memory_type, size_t rank,
-                      const uint64_t *shape, const void *data, lf_error *err)
+static bool set_array(lf_run *run, const char *path, lf_journal_type kind, size_t rank, const uint64_t *shape,
+                      const void *data, lf_error *err)
 {
     enum { MOST = 4 };
     hsize_t dims[MOST];
@@ -150,11 +178,18 @@ static bool set_array(const lf_run *run, const char *path, hid_t type, hid_t mem
         lf_error_set(err, LF_EARG, "run file: %s: an array of rank %zu; expects 1 to %d", path, rank, MOST);
         return false;
     }
+    if (run->journal >= 0)
+        return lf_journal_numbers(run, path, kind, rank, shape, data, err);
     for (size_t i = 0; i < rank; i++)
         dims[i] = shape[i];
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    const typed v = { .type = type, .memory_type = memory_type, .rank = (int)rank, .dims = dims, .data = data };
+    const bool whole = kind == LF_JOURNAL_I64;
+    const typed v = { .type = whole ? H5T_STD_I64LE : H5T_IEEE_F64LE,
+                      .memory_type = whole ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE,
+                      .rank = (int)rank,
+                      .dims = dims,
+                      .data = data };
     bool good = set_value(run, path, &v, err);
     lf_h5_leave(&scope);
     return good;
@@ -162,6 +197,8 @@ static bool set_array(const lf_run *run, const char *path, hid_t type, hid_t mem
 
 bool lf_run_set_text(lf_run *run, const char *path, const char *value, lf_error *err)
 {
+    if (run->journal >= 0)
+        return lf_journal_text(run, path, value, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
     hid_t type = lf_h5_text_type();
@@ -173,6 +210,8 @@ bool lf_run_set_text(lf_run *run, const char *path, const char *value, lf_error 
 
 bool lf_run_set_f64(lf_run *run, const char *path, double value, lf_error *err)
 {
+    if (run->journal >= 0)
+        return lf_journal_numbers(run, path, LF_JOURNAL_F64, 0, NULL, &value, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
     bool good = set_scalar(run, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value, err);
@@ -182,6 +221,8 @@ bool lf_run_set_f64(lf_run *run, const char *path, double value, lf_error *err)
 
 bool lf_run_set_i64(lf_run *run, const char *path, int64_t value, lf_error *err)
 {
+    if (run->journal >= 0)
+        return lf_journal_numbers(run, path, LF_JOURNAL_I64, 0, NULL, &value, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
     bool good = set_scalar(run, path, H5T_STD_I64LE, H5T_NATIVE_INT64, &value, err);
@@ -192,19 +233,22 @@ bool lf_run_set_i64(lf_run *run, const char *path, int64_t value, lf_error *err)
 bool lf_run_set_f64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const double *values,
                      lf_error *err)
 {
-    return set_array(run, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, rank, shape, values, err);
+    return set_array(run, path, LF_JOURNAL_F64, rank, shape, values, err);
 }
 
 bool lf_run_set_i64s(lf_run *run, const char *path, size_t rank, const uint64_t *shape, const int64_t *values,
                      lf_error *err)
 {
-    return set_array(run, path, H5T_STD_I64LE, H5T_NATIVE_INT64, rank, shape, values, err);
+    return set_array(run, path, LF_JOURNAL_I64, rank, shape, values, err);
 }
 
 bool lf_run_set_group(lf_run *run, const char *path, const char *nx_class, lf_error *err)
 {
+    if (run->journal >= 0)
+        return path_check(path, err) && lf_journal_group(run, path, nx_class, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
+    run->reshaped = true;
     hid_t group = lf_run_group(run, path, nx_class, err);
     bool good = group >= 0;
     H5Gclose(group);
@@ -214,6 +258,8 @@ bool lf_run_set_group(lf_run *run, const char *path, const char *nx_class, lf_er
 
 bool lf_run_model(lf_run *run, const char *step, const char *name, lf_model_file *file, lf_error *err)
 {
+    if (run->journal >= 0)
+        return refuse(run, err);
     char path[600];
     snprintf(path, sizeof path, "result/%s/%s", step, name);
     lf_h5_scope scope;
@@ -230,15 +276,13 @@ bool lf_run_model(lf_run *run, const char *step, const char *name, lf_model_file
     return good;
 }
 
-static void utc_now(char text[40])
+static void utc_text(const struct timespec *when, char text[40])
 {
-    struct timespec now;
     struct tm parts;
     char seconds[32];
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &parts);
+    gmtime_r(&when->tv_sec, &parts);
     strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(text, 40, "%s.%03dZ", seconds, (int)(now.tv_nsec / 1000000));
+    snprintf(text, 40, "%s.%03dZ", seconds, (int)(when->tv_nsec / 1000000));
 }
 
 // A random UUID, RFC 4122 version 4.
@@ -259,7 +303,9 @@ static bool new_uuid(char text[37], lf_error *err)
 static bool head_write(lf_run *run, lf_error *err)
 {
     char now[40];
-    utc_now(now);
+    struct timespec start;
+    clock_gettime(CLOCK_REALTIME, &start);
+    utc_text(&start, now);
     hid_t root = H5Gopen2(run->file, "/", H5P_DEFAULT);
     bool good = new_uuid(run->uuid, err) && root >= 0 && lf_h5_set_text(root, "NX_class", "NXroot", err) &&
                 lf_h5_set_text(root, "default", "entry", err) && lf_h5_set_text(root, "creator", "lavaflow", err) &&
@@ -290,7 +336,7 @@ lf_run *lf_run_create(lf_error *err)
     clock_gettime(CLOCK_MONOTONIC, &run->start);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    run->entry = -1;
+    run->entry = run->journal = -1;
     run->file = lf_h5_memory_create(0, err);
     if (run->file >= 0)
         run->entry = lf_h5_group_make(run->file, "entry", err);
@@ -309,12 +355,14 @@ void lf_run_destroy(lf_run *run)
         return;
     lf_h5_scope scope;
     lf_h5_enter(&scope);
+    lf_run_live_finish(run);
     if (run->entry >= 0)
         H5Gclose(run->entry);
     if (run->file >= 0)
         H5Fclose(run->file);
     lf_h5_leave(&scope);
     lf_run_records_finish(run);
+    lf_journal_close(run);
     free(run);
 }
 
@@ -322,28 +370,39 @@ double lf_run_time(const lf_run *run)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - run->start.tv_sec) + 1e-9 * (double)(now.tv_nsec - run->start.tv_nsec);
+    return run->elapsed + (double)(now.tv_sec - run->start.tv_sec) + 1e-9 * (double)(now.tv_nsec - run->start.tv_nsec);
 }
 
-bool lf_run_save(lf_run *run, const char *path, const char *status, int exit_code, lf_error *err)
+bool lf_run_save_at(lf_run *run, const char *path, const char *status, int exit_code, const struct timespec *when,
+                    lf_error *err)
 {
-    char now[40];
-    utc_now(now);
-    const char *end = now;
+    char text[40];
+    utc_text(when, text);
+    const char *end = text;
     const int64_t code = exit_code;
     void *image = NULL;
     size_t size = 0;
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    hid_t text = lf_h5_text_type();
-    if (set_scalar(run, "end_time", text, text, &end, err) && set_scalar(run, "status", text, text, &status, err) &&
-        set_scalar(run, "exit_code", H5T_STD_I64LE, H5T_NATIVE_INT64, &code, err) && lf_run_records_write(run, err))
+    hid_t type = lf_h5_text_type();
+    if (set_scalar(run, "end_time", type, type, &end, err) && set_scalar(run, "status", type, type, &status, err) &&
+        set_scalar(run, "exit_code", H5T_STD_I64LE, H5T_NATIVE_INT64, &code, err) && lf_run_records_write(run, err) &&
+        lf_run_digests_write(run, err))
         image = lf_h5_memory_image(run->file, &size, err);
-    H5Tclose(text);
+    H5Tclose(type);
     lf_h5_leave(&scope);
     if (!image)
         lf_error_prefix(err, "%s", path);
     bool good = image && lf_file_replace(path, image, size, err);
     free(image);
     return good;
+}
+
+bool lf_run_save(lf_run *run, const char *path, const char *status, int exit_code, lf_error *err)
+{
+    if (run->journal >= 0)
+        return refuse(run, err);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return lf_run_save_at(run, path, status, exit_code, &now, err);
 }

@@ -60,6 +60,15 @@ static bool series_append(lf_run *run, const char *step, const char *name, size_
     return true;
 }
 
+bool lf_run_series_add(lf_run *run, const char *step, const char *name, size_t count, const int64_t *steps,
+                       const double *times, const double *values, lf_error *err)
+{
+    size_t before = run->series_count;
+    bool good = series_append(run, step, name, count, steps, times, values);
+    run->reshaped |= run->series_count > before;
+    return good || out_of_memory(err);
+}
+
 bool lf_run_series(lf_run *run, const char *step, const char *name, size_t count, const int64_t *steps,
                    const double *times, const double *values, lf_error *err)
 {
@@ -69,11 +78,13 @@ bool lf_run_series(lf_run *run, const char *step, const char *name, size_t count
         lf_error_set(err, LF_EARG, "run file: series \"%s\" of \"%s\": expects names without '/'", name, step);
         return false;
     }
+    if (run->journal >= 0)
+        return lf_journal_series(run, step, name, count, steps, times, values, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    bool good = series_append(run, step, name, count, steps, times, values);
+    bool good = lf_run_series_add(run, step, name, count, steps, times, values, err);
     lf_h5_leave(&scope);
-    return good || out_of_memory(err);
+    return good;
 }
 
 static lf_run_digests *digests_find(lf_run *run, const char *step)
@@ -90,18 +101,9 @@ static lf_run_digests *digests_find(lf_run *run, const char *step)
     return &run->digests[run->digest_count++];
 }
 
-bool lf_run_digest(lf_run *run, const char *step, int64_t at, const char hex[65], lf_error *err)
+bool lf_run_digest_add(lf_run *run, const char *step, int64_t at, const char hex[64], lf_error *err)
 {
-    if (!*step || strchr(step, '/')) {
-        lf_error_set(err, LF_EARG, "run file: digest of \"%s\": expects a name without '/'", step);
-        return false;
-    }
-    if (strlen(hex) != 64) {
-        lf_error_set(err, LF_EARG, "run file: digest of \"%s\" has %zu digits; expects 64", step, strlen(hex));
-        return false;
-    }
-    lf_h5_scope scope;
-    lf_h5_enter(&scope);
+    size_t before = run->digest_count;
     lf_run_digests *digests = digests_find(run, step);
     bool good = digests;
     if (good && digests->count == digests->room) {
@@ -114,16 +116,78 @@ bool lf_run_digest(lf_run *run, const char *step, int64_t at, const char hex[65]
         digests->at[digests->count] = at;
         memcpy(digests->hex[digests->count++], hex, 64);
     }
-    lf_h5_leave(&scope);
+    run->reshaped |= run->digest_count > before;
     return good || out_of_memory(err);
 }
 
-bool lf_run_log(lf_run *run, const char *level, const char *text, lf_error *err)
+bool lf_run_digest(lf_run *run, const char *step, int64_t at, const char hex[65], lf_error *err)
 {
-    lf_run_log_line line = { .time = lf_run_time(run), .level = strdup(level), .text = strdup(text) };
+    if (!*step || strchr(step, '/')) {
+        lf_error_set(err, LF_EARG, "run file: digest of \"%s\": expects a name without '/'", step);
+        return false;
+    }
+    if (strlen(hex) != 64) {
+        lf_error_set(err, LF_EARG, "run file: digest of \"%s\" has %zu digits; expects 64", step, strlen(hex));
+        return false;
+    }
+    if (run->journal >= 0)
+        return lf_journal_digest(run, step, at, hex, err);
     lf_h5_scope scope;
     lf_h5_enter(&scope);
-    bool good = line.level && line.text;
+    bool good = lf_run_digest_add(run, step, at, hex, err);
+    lf_h5_leave(&scope);
+    return good;
+}
+
+bool lf_run_rewind(lf_run *run, const char *step, const char *name, int64_t at, lf_error *err)
+{
+    if (run->journal >= 0)
+        return lf_journal_rewind(run, step, name, at, err);
+    lf_h5_scope scope;
+    lf_h5_enter(&scope);
+    for (size_t i = 0; name && i < run->series_count; i++) {
+        lf_run_series_data *series = &run->series[i];
+        if (strcmp(series->step, step) != 0 || strcmp(series->name, name) != 0)
+            continue;
+        for (; series->count && series->steps[series->count - 1] > at; run->reshaped = true)
+            series->count--;
+    }
+    for (size_t i = 0; !name && i < run->digest_count; i++) {
+        lf_run_digests *digests = &run->digests[i];
+        if (strcmp(digests->step, step) != 0)
+            continue;
+        for (; digests->count && digests->at[digests->count - 1] > at; run->reshaped = true)
+            digests->count--;
+    }
+    lf_h5_leave(&scope);
+    return true;
+}
+
+size_t lf_run_series_get(const lf_run *run, const char *step, const char *name, const int64_t **steps,
+                         const double **values)
+{
+    for (size_t i = 0; i < run->series_count; i++) {
+        const lf_run_series_data *series = &run->series[i];
+        if (strcmp(series->step, step) != 0 || strcmp(series->name, name) != 0)
+            continue;
+        *steps = series->steps;
+        *values = series->values;
+        return series->count;
+    }
+    return 0;
+}
+
+static void line_finish(lf_run_log_line *line)
+{
+    free(line->step);
+    free(line->level);
+    free(line->text);
+}
+
+bool lf_run_log_add(lf_run *run, double time, const char *step, const char *level, const char *text, lf_error *err)
+{
+    lf_run_log_line line = { .time = time, .step = strdup(step), .level = strdup(level), .text = strdup(text) };
+    bool good = line.step && line.level && line.text;
     if (good && run->line_count == run->line_room) {
         good = grow(&run->lines, sizeof line, run->line_room, run->line_count + 1);
         if (good)
@@ -131,12 +195,26 @@ bool lf_run_log(lf_run *run, const char *level, const char *text, lf_error *err)
     }
     if (good)
         run->lines[run->line_count++] = line;
-    lf_h5_leave(&scope);
     if (good)
         return true;
-    free(line.level);
-    free(line.text);
+    line_finish(&line);
     return out_of_memory(err);
+}
+
+bool lf_run_log_at(lf_run *run, double time, const char *step, const char *level, const char *text, lf_error *err)
+{
+    lf_h5_scope scope;
+    lf_h5_enter(&scope);
+    bool good = lf_run_log_add(run, time, step, level, text, err);
+    lf_h5_leave(&scope);
+    return good;
+}
+
+bool lf_run_log(lf_run *run, const char *step, const char *level, const char *text, lf_error *err)
+{
+    if (run->journal >= 0)
+        return lf_journal_log(run, level, text, err);
+    return lf_run_log_at(run, lf_run_time(run), step, level, text, err);
 }
 
 // H5MD's step, time and value; NXdata's signal and axes.
@@ -204,24 +282,27 @@ static bool digests_write(lf_run *run, const lf_run_digests *digests, lf_error *
     return good;
 }
 
-// Three parallel arrays: h5py and h5dump show them as they are, and a reader may take only one.
+// Parallel arrays: h5py and h5dump show them as they are, and a reader may take only one.
 static bool log_write(lf_run *run, lf_error *err)
 {
     size_t count = run->line_count;
     double *times = malloc(count * sizeof *times);
     const char **levels = malloc(count * sizeof *levels), **texts = malloc(count * sizeof *texts);
+    const char **steps = malloc(count * sizeof *steps);
     hid_t group = -1, type = lf_h5_text_type(), set = -1;
-    bool good = times && levels && texts;
+    bool good = times && levels && texts && steps;
     if (!good)
         out_of_memory(err);
     for (size_t i = 0; good && i < count; i++) {
         times[i] = run->lines[i].time;
         levels[i] = run->lines[i].level;
         texts[i] = run->lines[i].text;
+        steps[i] = run->lines[i].step;
     }
     group = good ? lf_run_group(run, "log", "NXnote", err) : -1;
     good = group >= 0 && lf_h5_write_series(group, "time", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, count, times, err) &&
            lf_h5_write_series(group, "level", type, type, count, levels, err) &&
+           lf_h5_write_series(group, "step", type, type, count, steps, err) &&
            lf_h5_write_series(group, "text", type, type, count, texts, err);
     set = good ? H5Dopen2(group, "time", H5P_DEFAULT) : -1;
     good = set >= 0 && lf_h5_set_text(set, "units", "s", err);
@@ -231,6 +312,7 @@ static bool log_write(lf_run *run, lf_error *err)
     free(times);
     free(levels);
     free(texts);
+    free(steps);
     return good;
 }
 
@@ -260,10 +342,8 @@ void lf_run_records_finish(lf_run *run)
         free(run->digests[i].at);
         free(run->digests[i].hex);
     }
-    for (size_t i = 0; i < run->line_count; i++) {
-        free(run->lines[i].level);
-        free(run->lines[i].text);
-    }
+    for (size_t i = 0; i < run->line_count; i++)
+        line_finish(&run->lines[i]);
     free(run->series);
     free(run->digests);
     free(run->lines);

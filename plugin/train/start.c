@@ -198,6 +198,8 @@ bool lf_training_begin(training *t, lf_error *err)
     bool ok = check(p, err) && make_model(t, err) && measure(t, err) && resume(t, &resumed, err) &&
               make_best(t, resumed, err);
     t->first_step = t->place.step;
+    if (ok && p->resume && p->checkpoint && !strcmp(p->resume, p->checkpoint))
+        t->saved_step = t->first_step;
     ok = ok && lf_distillation_init(&t->distillation, p, err);
     if (ok) {
         t->device = lf_device_open(p->device, err);
@@ -206,7 +208,7 @@ bool lf_training_begin(training *t, lf_error *err)
     if (ok) {
         t->result->device = t->device->info;
         if (p->events.started)
-            p->events.started(p->events.user, &t->device->info);
+            p->events.started(p->events.user, &t->device->info, t->first_step);
         ok = lf_training_open(t, err) && (!resumed || lf_checkpoint_restore(resumed, t->model, t->session, err));
     }
     lf_model_file_destroy(resumed);

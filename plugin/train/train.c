@@ -8,6 +8,9 @@
 #include "core/clock.h"
 #include "train/training.h"
 
+// A training that took less leaves no checkpoint at its end where they are to be rare: it is repeated sooner.
+static const double RARE_SECONDS = 1;
+
 static double accuracy(const lf_train_params *p, const lf_sums *sums)
 {
     return lf_sums_accuracy(sums, p->loss);
@@ -67,6 +70,33 @@ static bool go_on_unless_stopped(const training *t, lf_error *err)
     return false;
 }
 
+// Whether a multiple of `every` lies among the steps behind `before`.
+static bool is_due(const training *t, uint64_t before, uint64_t every)
+{
+    return every && t->place.step / every > before / every;
+}
+
+static bool checkpoint_is_due(const training *t, uint64_t before)
+{
+    const lf_train_params *p = t->p;
+    return is_due(t, before, p->checkpoint_every) ||
+           (p->checkpoint_seconds > 0 && lf_clock() - t->saved >= p->checkpoint_seconds);
+}
+
+static bool save_checkpoint(training *t, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    if (!p->checkpoint || t->saved_step == t->place.step)
+        return true;
+    if ((p->events.saving && !p->events.saving(p->events.user, t->place.step, err)) ||
+        !lf_checkpoint_save(p->checkpoint, t->model, t->session, &t->place, err) ||
+        (p->keep && !lf_checkpoint_keep(p->checkpoint, t->place.step, p->keep, err)))
+        return false;
+    t->saved_step = t->place.step;
+    t->saved = lf_clock();
+    return true;
+}
+
 static bool piece_done(void *user, const lf_piece *piece, lf_error *err)
 {
     training *t = user;
@@ -87,7 +117,11 @@ static bool piece_done(void *user, const lf_piece *piece, lf_error *err)
     // At the end of an epoch the rest comes after its validation; a sum of gradients is not kept.
     if (t->place.position == t->rows || t->place.step != lf_training_group_end(t, t->place.step))
         return true;
-    return lf_training_snapshot(t, err) && go_on_unless_stopped(t, err);
+    if (!lf_training_snapshot(t, err))
+        return false;
+    if (t->place.step == t->run_end) // what is due there comes before a checkpoint of it
+        return true;
+    return (!checkpoint_is_due(t, t->place.step) || save_checkpoint(t, err)) && go_on_unless_stopped(t, err);
 }
 
 static bool validation_done(void *user, const lf_piece *piece, lf_error *err)
@@ -112,13 +146,6 @@ static bool digest_weights(training *t, char hex[65], lf_error *err)
     return read_model(t, err) && lf_model_digest(t->p->model, hex, err);
 }
 
-static bool save_checkpoint(training *t, lf_error *err)
-{
-    const lf_train_params *p = t->p;
-    return !p->checkpoint || (lf_checkpoint_save(p->checkpoint, t->model, t->session, &t->place, err) &&
-                              (!p->keep || lf_checkpoint_keep(p->checkpoint, t->place.step, p->keep, err)));
-}
-
 // Of the update that the last step was part of.
 static double last_lr(const training *t)
 {
@@ -135,7 +162,7 @@ static void follow_plateau(training *t, double loss)
         lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &t->p->schedule));
 }
 
-static bool end_epoch(training *t, bool *go_on, lf_error *err)
+static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
 {
     const lf_train_params *p = t->p;
     // Without rows there is a validation only: the training that is resumed was finished.
@@ -165,13 +192,19 @@ static bool end_epoch(training *t, bool *go_on, lf_error *err)
     }
     t->epoch_rows = 0;
     t->epoch_seconds = 0;
-    if ((whole && !lf_training_watch(t, &epoch, err)) || !save_checkpoint(t, err) || !lf_training_snapshot(t, err))
+    if (p->events.ended && t->place.step > t->first_step) // else they were told before the checkpoint
+        p->events.ended(p->events.user, &epoch);
+    if (whole && !lf_training_watch(t, &epoch, err))
         return false;
-    if (p->average != 0 && !read_model(t, err)) // those two read the weights themselves
+    if (p->average != 0 && !read_model(t, err)) // which the watch may have read itself
         return false;
+    // What the callback does is behind the training when it goes on from the checkpoint.
     err->code = LF_OK;
     *go_on = !p->events.epoch || p->events.epoch(p->events.user, &epoch, err);
-    return *go_on || err->code == LF_OK;
+    if (!*go_on && err->code != LF_OK)
+        return false;
+    bool saves = !p->checkpoint_rarely || checkpoint_is_due(t, before);
+    return (!saves || save_checkpoint(t, err)) && lf_training_snapshot(t, err);
 }
 
 // The next step at which something that happens every `every` steps does: the end of an update.
@@ -189,12 +222,6 @@ static uint64_t steps_until_event(const training *t)
     for (size_t i = 0; i < sizeof every / sizeof *every; i++)
         next = next_event(t, every[i]) < next ? next_event(t, every[i]) : next;
     return next - t->place.step;
-}
-
-// Whether a multiple of `every` lies among the steps behind `before`.
-static bool is_due(const training *t, uint64_t before, uint64_t every)
-{
-    return every && t->place.step / every > before / every;
 }
 
 static bool tell_digest(training *t, lf_error *err)
@@ -218,36 +245,38 @@ static bool tell_step(training *t, bool *go_on, lf_error *err)
     return *go_on || err->code == LF_OK;
 }
 
-// What is due after the steps behind `before`.
-static bool do_events(training *t, uint64_t before, bool *go_on, lf_error *err)
+// What is due after the steps behind `before`. Where an epoch or the training ends, digest and checkpoint follow the
+// validation.
+static bool do_events(training *t, uint64_t before, bool ends, bool *go_on, lf_error *err)
 {
     const lf_train_params *p = t->p;
-    bool epoch_ends = lf_session_pass_done(t->session);
-    // At the end of an epoch digest and checkpoint follow its validation.
-    if (is_due(t, before, p->digest_every) && !epoch_ends && !tell_digest(t, err))
+    if (!ends && is_due(t, before, p->digest_every) && !tell_digest(t, err))
         return false;
-    if (is_due(t, before, p->checkpoint_every) && !epoch_ends && !save_checkpoint(t, err))
+    if (p->events.step && is_due(t, before, p->step_every) && !tell_step(t, go_on, err))
         return false;
-    return !p->events.step || !is_due(t, before, p->step_every) || tell_step(t, go_on, err);
+    return ends || !checkpoint_is_due(t, before) || save_checkpoint(t, err);
 }
 
 static bool loop(training *t, lf_error *err)
 {
+    const lf_train_params *p = t->p;
     bool go_on = true, step_says_on = true;
     // A resumed training may have been at its end: it only tells its validation.
     bool ended = t->place.step == t->total_steps || lf_training_patience_is_over(t);
-    if (!(ended ? end_epoch(t, &go_on, err) : lf_training_snapshot(t, err)))
+    if (!(ended ? end_epoch(t, t->place.step, &go_on, err) : lf_training_snapshot(t, err)))
         return false;
     while (go_on && step_says_on && t->place.step < t->total_steps && !lf_training_patience_is_over(t)) {
-        uint64_t before = t->place.step;
-        if (!lf_session_run(t->session, steps_until_event(t), 0, piece_done, t, err) ||
-            !do_events(t, before, &step_says_on, err))
+        uint64_t before = t->place.step, steps = steps_until_event(t);
+        t->run_end = before + steps;
+        if (!lf_session_run(t->session, steps, 0, piece_done, t, err))
+            return false;
+        bool last = t->place.step == t->total_steps, ends = last || lf_session_pass_done(t->session);
+        if (!do_events(t, before, ends, &step_says_on, err))
             return false;
         // Where a training ends inside an epoch, its values are told all the same.
-        bool last = t->place.step == t->total_steps || !step_says_on;
-        if ((lf_session_pass_done(t->session) || last) && !end_epoch(t, &go_on, err))
+        if ((ends || !step_says_on) && !end_epoch(t, before, &go_on, err))
             return false;
-        if (!last && go_on && !go_on_unless_stopped(t, err))
+        if (!last && step_says_on && go_on && !go_on_unless_stopped(t, err))
             return false;
     }
     if (!step_says_on)
@@ -256,9 +285,9 @@ static bool loop(training *t, lf_error *err)
         t->result->stopped = LF_TRAIN_EPOCH_EVENT;
     else if (t->place.step < t->total_steps)
         t->result->stopped = LF_TRAIN_PATIENCE;
-    else if (t->total_steps < t->p->epochs * t->epoch_steps)
+    else if (t->total_steps < p->epochs * t->epoch_steps)
         t->result->stopped = LF_TRAIN_MAX_STEPS;
-    return true;
+    return !p->checkpoint_rarely || lf_clock() - t->start < RARE_SECONDS || save_checkpoint(t, err);
 }
 
 // An interrupted training leaves a checkpoint, if it has one, and its error says so.
@@ -267,8 +296,7 @@ static void leave_checkpoint(training *t, lf_error *err)
     if (!t->p->checkpoint)
         return;
     lf_error failure = { LF_OK, "" };
-    t->result->checkpointed = save_checkpoint(t, &failure);
-    if (t->result->checkpointed)
+    if (save_checkpoint(t, &failure))
         lf_error_prefix(err, "%s is written, to go on from", t->p->checkpoint);
     else
         lf_error_prefix(err, "the checkpoint could not be written (%s)", failure.text);
@@ -297,15 +325,16 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
         err = &local;
     *err = (lf_error){ LF_OK, "" };
     memset(result, 0, sizeof *result);
-    training t = { .p = params, .result = result };
+    training t = { .p = params, .result = result, .saved_step = UINT64_MAX };
     bool ok = lf_training_begin(&t, err);
     if (ok) {
-        t.start = lf_clock();
+        t.start = t.saved = lf_clock();
         ok = loop(&t, err);
         result->seconds = lf_clock() - t.start;
         if (!ok && err->code == LF_EINTERRUPTED)
             leave_checkpoint(&t, err);
-        else if (!ok)
+        result->checkpointed = t.saved_step == t.place.step;
+        if (!ok && err->code != LF_EINTERRUPTED)
             lf_training_leave_replay(&t, err);
         ok = take_result(&t, ok, err);
     }

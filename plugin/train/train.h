@@ -36,10 +36,14 @@ typedef struct lf_progress {
 // What a training tells while it runs, all on the calling thread while the device is idle. Any may be NULL.
 typedef struct lf_train_events {
     void *user;
-    void (*started)(void *user, const lf_device_info *device);
+    // Before the first step; `step`: of the checkpoint that it goes on from, else 0.
+    void (*started)(void *user, const lf_device_info *device, uint64_t step);
     void (*progress)(void *user, const lf_progress *progress);                       // after each submission
     void (*steps)(void *user, uint64_t first, uint32_t count, const double *losses); // first: from 1
     void (*digest)(void *user, uint64_t step, const char hex[65]);                   // every digest_every steps
+    void (*ended)(void *user, const lf_epoch *epoch); // an epoch has its values; before the checkpoint that holds it
+    // Before a checkpoint is written: what was told so far must last. False: it cannot, and nothing is written.
+    bool (*saving)(void *user, uint64_t step, lf_error *err);
     // After every step_every steps, or the update they are part of. Both: false stops; with err->code set it is a
     // failure.
     bool (*step)(void *user, const lf_step *step, lf_error *err);
@@ -91,8 +95,10 @@ typedef struct lf_train_params {
     const char *run;             // UUID of the run that it is part of, which the model is marked with; NULL: none
     const char *device;          // "auto", "cpu", "vulkan:0", …
     uint64_t window;             // bytes for resident rows; 0: half of the device's memory
-    const char *checkpoint;      // file written at the end of every epoch and when stopped; NULL: none
+    const char *checkpoint;      // file written when stopped, and as the next three say; NULL: none
+    bool checkpoint_rarely;      // not at the end of every epoch, but at the training's if it took a second
     uint64_t checkpoint_every;   // steps: written then too; 0: not
+    double checkpoint_seconds;   // written when so much time has passed since the last one or the start; 0: not
     unsigned keep;               // as many of the last ones are kept as <stem>-<step>.h5; 0: none
     const char *resume;          // checkpoint to go on from; NULL: start
     const char *replay;          // checkpoint of before the step whose loss was not finite; NULL: none
@@ -112,7 +118,7 @@ typedef struct lf_train_result {
     uint64_t best_epoch; // from 1; 0: none was watched
     double best_value;
     enum { LF_TRAIN_DONE, LF_TRAIN_MAX_STEPS, LF_TRAIN_EPOCH_EVENT, LF_TRAIN_STEP_EVENT, LF_TRAIN_PATIENCE } stopped;
-    bool checkpointed; // a checkpoint was written before LF_EINTERRUPTED
+    bool checkpointed; // the checkpoint is of the last step that was done
 } lf_train_result;
 
 // Trains. False on failure; LF_EINTERRUPTED when `stop` was set, after the checkpoint if there is one to write.

@@ -27,6 +27,9 @@ typedef struct training {
     lf_span span; // of the whole training: max_steps cuts it short without changing its rates
     lf_train_place place;
     uint64_t first_step; // where this run began; more than 0 after a resume
+    uint64_t run_end;    // step up to which the session is to run: then something is due
+    uint64_t saved_step; // of the checkpoint; UINT64_MAX: there is none
+    double saved;        // clock; at first the start
     uint64_t epoch_rows; // of the epoch, in this run; and the seconds that they took
     double epoch_seconds;
     double start;

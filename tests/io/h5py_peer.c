@@ -2,11 +2,14 @@
 //   write FOLDER   model.h5 (a checkpoint), run.h5 and rows.h5
 //   model FILE     reads a model file and prints its digest
 //   weights FILE   prints the weights of the training part, one a line
+//   live FILE      writes a live file, 1000 values a second, until it is killed
+//   recover FILE OUT   makes a run file of one
 //   rows FILE      prints the training part of a data set file, a row a line: values, then the target
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "io/dataset.h"
 #include "io/model_file.h"
@@ -57,7 +60,7 @@ static int write_files(const char *folder)
                 lf_run_set_f64s(run, "step_1/ranks", 3, (uint64_t[]){ 1, 3, 1 }, values, &err) &&
                 lf_run_set_i64s(run, "result/train/confusion", 2, (uint64_t[]){ 1, 3 }, steps, &err) &&
                 lf_run_series(run, "train", "loss", 3, steps, times, values, &err) &&
-                lf_run_digest(run, "train", 3, model.digest, &err) && lf_run_log(run, "info", "epoch 1 ✓", &err) &&
+                lf_run_digest(run, "train", 3, model.digest, &err) && lf_run_log(run, "", "info", "epoch 1 ✓", &err) &&
                 lf_run_model(run, "train", "model", &model, &err) && lf_run_save(run, path, "done", 0, &err);
     lf_run_destroy(run);
     return good ? 0 : failed(&err);
@@ -95,6 +98,29 @@ static int print_weights(const char *path)
     free(w);
     lf_dataset_close(data);
     return good ? 0 : failed(&err);
+}
+
+static int write_live(const char *path)
+{
+    lf_error err = { 0 };
+    lf_run *run = lf_run_create(&err);
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    bool good = run && lf_run_set_text(run, "script", "return 1\n", &err);
+    for (int64_t step = 1; good; step++) {
+        const double time = lf_run_time(run), value = 1. / (double)step;
+        good = lf_run_series(run, "train", "loss", 1, &step, &time, &value, &err) &&
+               (step % 10 || lf_run_log(run, "train", "info", "✓ 10 more", &err)) &&
+               lf_run_live(run, path, (const char *const[]){ "lock", "/locks/1", NULL }, &err);
+        nanosleep(&pause, NULL);
+    }
+    lf_run_destroy(run);
+    return failed(&err);
+}
+
+static int recover(const char *live, const char *path)
+{
+    lf_error err = { 0 };
+    return lf_run_recover(live, path, "failed", 1, &err) ? 0 : failed(&err);
 }
 
 static int print_digest(const char *path)
@@ -144,10 +170,15 @@ int main(int count, char **arguments)
         return write_files(arguments[2]) || write_rows(arguments[2]);
     if (count == 3 && strcmp(arguments[1], "model") == 0)
         return print_digest(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "live") == 0)
+        return write_live(arguments[2]);
+    if (count == 4 && strcmp(arguments[1], "recover") == 0)
+        return recover(arguments[2], arguments[3]);
     if (count == 3 && strcmp(arguments[1], "weights") == 0)
         return print_weights(arguments[2]);
     if (count == 3 && strcmp(arguments[1], "rows") == 0)
         return print_rows(arguments[2]);
-    fprintf(stderr, "usage: h5py_peer write FOLDER | model FILE | weights FILE | rows FILE\n");
+    fprintf(stderr,
+            "usage: h5py_peer write FOLDER | model FILE | weights FILE | rows FILE | live FILE | recover FILE OUT\n");
     return 2;
 }

@@ -9,12 +9,6 @@
 enum { ROWS = 50, COLS = 3 };
 #define FORMAT "lavaflow-predictions"
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if (!(call))                                                                                                   \
-            fail_msg("%s", err.text);                                                                                  \
-    } while (0)
-
 // Rows `first` … of a matrix whose values say where they are.
 static inline const float *sample(float seed, uint64_t first, size_t count)
 {

@@ -2,10 +2,12 @@
 import hashlib
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 try:
   import h5py
@@ -117,6 +119,57 @@ def a_file_of_rows_holds_its_matrices(folder):
     assert classes.dtype == np.dtype("<u4") and classes[()].tolist() == [2, 1, 2**32 - 1]
 
 
+def dumped(path, *options):
+  shown = subprocess.run(["h5dump", *options, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  assert shown.returncode == 0, shown.stdout
+  return shown.stdout
+
+
+def a_live_file_is_followed_and_what_a_kill_leaves_is_recovered(folder):
+  path, out = f"{folder}/run.live.h5", f"{folder}/recovered.h5"
+  writer = subprocess.Popen([peer, "live", path])
+  try:
+    end = time.time() + 60
+    while not os.path.exists(path):
+      assert time.time() < end and writer.poll() is None
+      time.sleep(.001)
+    lengths = set()
+    with h5py.File(path, "r", swmr=True) as f:
+      assert f["entry/status"].asstr()[()] == "running" and f["entry"].attrs["lock"] == "/locks/1"
+      steps, values = f["entry/metrics/train/loss/step"], f["entry/metrics/train/loss/value"]
+      while len(lengths) < 20:
+        assert time.time() < end and writer.poll() is None
+        steps.refresh()
+        values.refresh()
+        count = len(steps)
+        lengths.add(count)
+        assert list(steps[:]) == list(range(1, count + 1)), steps[:]
+        assert (values[:count] == 1 / np.arange(1, count + 1)).all()
+        time.sleep(.005)
+  finally:
+    writer.kill()
+    writer.wait()
+  with h5py.File(path, "r", swmr=True) as f:
+    left = len(f["entry/metrics/train/loss/step"])
+    assert left >= max(lengths)
+  run("recover", path, out)
+  with h5py.File(out) as f:
+    entry = f["entry"]
+    assert entry["status"].asstr()[()] == "failed" and entry["exit_code"][()] == 1 and "lock" not in entry.attrs
+    assert list(entry["metrics/train/loss/step"]) == list(range(1, left + 1))
+    assert entry["metrics/train/loss/value"].compression == "gzip"
+    lines = entry["log/text"].asstr()[()].tolist() # written before the values
+    assert len(lines) in (left // 10, (left + 1) // 10) and set(lines) == {"✓ 10 more"}, lines
+    assert set(f["digest"].attrs) == set(entry)
+  if shutil.which("h5dump"):
+    assert f" {left}\n" in dumped(out, "-y", "-d", "/entry/metrics/train/loss/step")
+    assert '"running"' not in dumped(out) and '"done"' in dumped(f"{folder}/run.h5")
+    # HDF5's tools open what a killed writer left once its mark is removed and the file's end noted.
+    subprocess.run(["h5clear", "-s", "--increment=0", path], check=True)
+    assert f" {left}\n" in dumped(path, "-y", "-d", "/entry/metrics/train/loss/step")
+    assert '"running"' in dumped(path)
+
+
 def weights_made_by_h5py_read_as_their_values(folder):
   path = f"{folder}/weights.h5"
   weights = np.array([0, .5, 2, 1, .25])
@@ -161,6 +214,7 @@ with tempfile.TemporaryDirectory() as place:
   run("write", place)
   for law in (a_model_file_holds_what_the_design_says, a_model_file_made_by_h5py_is_read,
               a_run_file_is_nexus_and_h5md, a_file_of_rows_holds_its_matrices,
+              a_live_file_is_followed_and_what_a_kill_leaves_is_recovered,
               weights_made_by_h5py_read_as_their_values, data_sets_made_by_h5py_read_as_their_values):
     law(place)
     print("ok", law.__name__)

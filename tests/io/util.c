@@ -183,6 +183,54 @@ void says(const lf_error *err, lf_code code, const char *wanted, const char *fil
     }
 }
 
+static void put(listing *list, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int wrote = vsnprintf(list->text + list->used, sizeof list->text - list->used, format, args);
+    va_end(args);
+    assert_true(wrote >= 0 && list->used + (size_t)wrote < sizeof list->text);
+    list->used += (size_t)wrote;
+}
+
+bool list_node(void *user, const lf_h5_node *node)
+{
+    static const char *const kinds[] = { "group", "text", "integer", "float", "other" };
+    listing *list = user;
+    put(list, "%s %s", node->path, kinds[node->kind]);
+    for (size_t i = 0; i < node->rank; i++)
+        put(list, "%c%llu", i ? 'x' : ' ', (unsigned long long)node->shape[i]);
+    for (size_t i = 0; i < node->count; i++) {
+        if (node->texts)
+            put(list, " '%s'", node->texts[i]);
+        else if (node->integers)
+            put(list, " %lld", (long long)node->integers[i]);
+        else if (node->floats)
+            put(list, " %g", node->floats[i]);
+    }
+    put(list, "\n");
+    return ++list->nodes != list->stop_after;
+}
+
+const listing *walk(const char *path, const char *root, size_t limit)
+{
+    static listing list;
+    lf_error err = { 0 };
+    list.used = list.nodes = 0;
+    OK(lf_h5_walk(path, root, limit, list_node, &list, &err));
+    return &list;
+}
+
+void assert_lists(const char *path, const char *line)
+{
+    const listing *list = walk(path, "/", 100);
+    char whole[1024];
+    snprintf(whole, sizeof whole, "%s\n", line);
+    const char *at = strstr(list->text, whole);
+    if (!at || (at != list->text && at[-1] != '\n'))
+        fail_msg("no line \"%s\" in\n%s", line, list->text);
+}
+
 static lf_file_tensor tensor(const char *name, uint32_t rows, uint32_t cols, unsigned seed)
 {
     size_t count = (size_t)(rows ? rows : 1) * cols;

@@ -18,6 +18,7 @@
 #include "core/error.h"
 #include "io/dataset.h"
 #include "io/model_file.h"
+#include "io/run_file.h"
 
 // Group setup and teardown: a new temporary folder, removed with everything in it.
 int folder_make(void **state);
@@ -52,6 +53,21 @@ lf_dataset *open_file(const char *path);                                   // st
 void refused(const lf_dataset_spec *spec, lf_code code, const char *text); // opening fails with this in its message
 #define assert_says(err, wanted_code, wanted) says(&(err), wanted_code, wanted, __FILE__, __LINE__)
 void says(const lf_error *err, lf_code code, const char *wanted, const char *file, int line);
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        if (!(call))                                                                                                   \
+            fail_msg("%s", err.text);                                                                                  \
+    } while (0)
+
+// A walk as text: "path kind shape values" a line.
+typedef struct listing {
+    char text[1 << 18];
+    size_t used, nodes, stop_after;
+} listing;
+bool list_node(void *user, const lf_h5_node *node);                    // user: a listing
+const listing *walk(const char *path, const char *root, size_t limit); // must succeed; valid until the next one
+void assert_lists(const char *path, const char *line);
 
 // A model of two layers with values from `seed`; with state, a checkpoint. Free with lf_model_file_destroy.
 lf_model_file *sample_model(unsigned seed, bool with_state);
