@@ -1,7 +1,11 @@
 -- The command line: every command with its options, and what it calls.
 local argparse = require "argparse"
 local core = require "lavaflow.core"
+local explain = require "lavaflow.explain"
+local files = require "lavaflow.files"
+local reading = require "lavaflow.reading"
 local runner = require "lavaflow.runner"
+local sweep = require "lavaflow.sweep"
 local workflow = require "lavaflow.workflow"
 
 local cli = {}
@@ -10,14 +14,15 @@ local function complain(message)
   io.stderr:write("lavaflow: ", message, "\n")
 end
 
--- STEP… and key=value… of a command line.
+-- STEP… and key=value… of a command line, and the keys in their order.
 local function split_arguments(arguments)
-  local names, overrides = {}, {}
+  local names, overrides, order = {}, {}, {}
   for _, argument in ipairs(arguments) do
     local key, value = argument:match "^([^=]*)=(.*)$"
+    if key and not overrides[key] then order[#order + 1] = key end
     if key then overrides[key] = value else names[#names + 1] = argument end
   end
-  return names, overrides
+  return names, overrides, order
 end
 
 local function load_workflow(args)
@@ -27,37 +32,91 @@ local function load_workflow(args)
   return flow, names
 end
 
--- Before anything runs. Several devices are a list, which nothing here can use yet.
-local function check_device(device)
-  if not device then return true end
-  if device:find "," then
-    complain(("--device %s: training on several devices at once is not supported yet; give one"):format(device))
-    return false
+-- One workflow for each combination of the values that the command line lists.
+local function load_sweep(args)
+  local names, overrides, order = split_arguments(args.arguments)
+  local flows, stem = {}, files.stem(args.workflow)
+  for _, one in ipairs(sweep.combinations(overrides, order)) do
+    local flow, message = workflow.load(args.workflow, one.overrides, { folder = sweep.folder(stem, one.label) })
+    if not flow then
+      complain(message)
+      return nil
+    end
+    flows[#flows + 1] = flow
   end
-  local ok, message = pcall(core.find_device, device)
-  if ok then return true end
-  complain("--device: " .. message)
-  return false
+  return flows, names
+end
+
+-- "a,b" as a list, after a look whether these devices are there; nil when one is not.
+local function devices_of(text)
+  local list = {}
+  for spec in (text or ""):gmatch "[^,]+" do
+    local ok, message = pcall(core.find_device, spec)
+    if not ok then
+      complain("--device: " .. message)
+      return nil
+    end
+    list[#list + 1] = spec
+  end
+  return list
 end
 
 local commands = {}
 
 function commands.run(args)
-  if not check_device(args.device) then return runner.USAGE end
+  local devices = devices_of(args.device)
+  if not devices then return runner.USAGE end
+  if args.sweep and args.record then
+    complain "--record: expected none with --sweep, whose runs have a file each"
+    return runner.USAGE
+  end
+  local flows, names = (args.sweep and load_sweep or load_workflow)(args)
+  if not flows then return runner.USAGE end
+  local given = { names = names, devices = #devices > 0 and devices or nil, record = args.record, jobs = args.jobs,
+    dry_run = args.dry_run, quiet = args.quiet, verbose = args.verbose, keep_going = args.keep_going,
+    force = args.force, fresh = args.fresh, seconds = args.checkpoint }
+  if not args.sweep then return (runner.run({ flows }, given)) end
+  local code, runs = runner.run(flows, given)
+  local table_of = {}
+  for i, run in ipairs(runs or {}) do table_of[i] = run:latest_file() end
+  if #table_of > 0 and not args.quiet then require("lavaflow.runs").list({ place = table_of }, complain) end
+  return code
+end
+
+function commands.status(args)
   local flow, names = load_workflow(args)
-  if not flow then return runner.USAGE end
-  return runner.run(flow, { names = names, device = args.device, record = args.record, dry_run = args.dry_run,
-    quiet = args.quiet, verbose = args.verbose })
+  return flow and explain.status(flow, names) or runner.USAGE
 end
 
 function commands.explain(args)
-  if not args.program then
-    complain "explain: expected --program"
-    return runner.USAGE
-  end
   local flow, names = load_workflow(args)
   if not flow then return runner.USAGE end
-  return runner.explain(flow, { names = names, device = args.device })
+  if args.program then
+    local devices = devices_of(args.device)
+    return devices and explain.program(flow, names, devices[1]) or runner.USAGE
+  end
+  return explain.reasons(flow, names)
+end
+
+-- NAME=FILE of --input as a table; nil when one is no pair.
+local function inputs_of(list)
+  local input = {}
+  for _, text in ipairs(list) do
+    local name, file = text:match "^([^=]+)=(.+)$"
+    if not name then
+      complain(("--input %s: expected NAME=FILE"):format(text))
+      return nil
+    end
+    input[name] = file
+  end
+  return input
+end
+
+function commands.verify(args)
+  local input = inputs_of(args.input)
+  if not input then return runner.USAGE end
+  return require("lavaflow.verify").run(args.run, { input = input, device = args.device, segments = args.segments,
+    verbose = args.verbose })
 end
 
 function commands.devices(args)
@@ -75,26 +134,33 @@ function commands.import(args)
   return runner.DONE
 end
 
-function commands.show(args)
-  local ok, message = pcall(require("lavaflow.show").run, args.run)
-  if not ok then
-    complain(message)
-    return runner.FAILED
-  end
-  return runner.DONE
-end
-
 local function workflow_arguments(command)
   command:argument("workflow", "The script."):argname "WORKFLOW.lua"
   command:argument("arguments", "Steps (all, if none is named) with those they depend on, and parameters to set.")
     :argname "STEP|key=value":args "*"
-  command:option("--device", "Device of the steps that name none: auto, cpu, vulkan:0, vulkan:NAME-PART, a UUID.")
-    :argname "D"
+end
+
+local function device_option(command)
+  command:option("--device", "Devices of the steps, a slot each: auto, cpu, vulkan:0, vulkan:NAME-PART, a UUID.")
+    :argname "D[,D…]"
+end
+
+-- A whole number, or a number, above 0.
+local function above_zero(kind)
+  return function(text)
+    local value = tonumber(text)
+    if kind == "whole" then value = value and math.tointeger(value) end
+    if not value or value <= 0 or value - value ~= 0 then
+      return nil, ("expected a %s above 0, got '%s'"):format(kind == "whole" and "whole number" or "number", text)
+    end
+    return value
+  end
 end
 
 local function parser()
   local p = argparse("lavaflow", "Runs workflows that train MLPs from HDF5 on a GPU through Vulkan, or on the CPU.",
-    "Exit status: 0 done; 1 a step failed; 2 wrong usage or wrong script; 75 stopped by a signal after a checkpoint.")
+    "Exit status: 0 done; 1 a step failed; 2 wrong usage or wrong script; 4 verify found a difference; "
+      .. "75 stopped by a signal after a checkpoint.")
   p:command_target "command"
   p:flag("--version", "Print the version."):action(function()
     io.stdout:write("lavaflow ", core.version, "\n")
@@ -103,14 +169,34 @@ local function parser()
 
   local run = p:command("run", "Run the steps of a workflow.")
   workflow_arguments(run)
+  device_option(run)
   run:option("--record", "Run file, instead of runs/WORKFLOW/TIME-ID.h5."):argname "FILE"
-  run:flag("-n --dry-run", "Print what would run.")
+  run:flag("-n --dry-run", "Print what would run, and why.")
+  run:option("-j --jobs", "Steps that run at a time, each on a device slot of its own."):argname "N"
+    :convert(above_zero "whole")
+  run:flag("-k --keep-going", "After a failure run the steps that do not depend on it.")
+  run:option("-f --force", "Run a step though it is up to date; may be repeated."):argname "STEP":count "*"
+  run:flag("--fresh", "Run everything from the start, whatever is up to date or was interrupted.")
+  run:option("--checkpoint", "Seconds between the checkpoints of a training that names none."):argname "SECONDS"
+    :convert(above_zero "number")
+  run:flag("--sweep", "key=A,B,… runs the workflow once for each combination of values, each into a folder of its own.")
   run:flag("-q --quiet", "Print errors and warnings only.")
   run:flag("-v --verbose", "Print more: devices, submissions, times.")
 
-  local explain = p:command("explain", "Print the step programs of a workflow's trainings.")
-  workflow_arguments(explain)
-  explain:flag("--program", "The step program, one operation a line.")
+  workflow_arguments(p:command("status", "Tell of each step of a workflow whether it is up to date."))
+
+  local why = p:command("explain", "Tell why a step would run: what changed, in old and new values.")
+  workflow_arguments(why)
+  device_option(why)
+  why:flag("--program", "Print the step program of its training instead, one operation a line.")
+
+  local verify = p:command("verify", "Run the steps of a run file again and compare; exit status 4: it differs.")
+  verify:argument("run", "The run file."):argname "RUN"
+  verify:option("--input", "Where an input is now; may be repeated."):argname "NAME=FILE":count "*"
+  verify:option("--device", "Instead of the run's device."):argname "D"
+  verify:option("--segments", "Check so many stretches between kept checkpoints instead of everything."):argname "N"
+    :convert(above_zero "whole")
+  verify:flag("-v --verbose", "Print how the run goes.")
 
   local devices = p:command("devices", "List every device, and why one cannot be used.")
   devices:flag("--json", "As JSON.")
@@ -120,13 +206,14 @@ local function parser()
   import:argument("source", "Folder of the four IDX files, plain or .gz."):argname "DIR"
   import:option("-o --output", "The file to write."):argname "FILE":count(1)
 
-  p:command("show", "Summarise a run file."):argument("run", "The run file."):argname "RUN"
+  reading.declare(p, above_zero)
   return p
 end
 
 --- @param arguments string[]
 --- @return integer exit status
 function cli.main(arguments)
+  if arguments[1] == "--worker" then return require("lavaflow.worker").main() end
   local p = parser()
   local ok, result = p:pparse(arguments)
   if not ok then
@@ -134,7 +221,7 @@ function cli.main(arguments)
     complain(result)
     return runner.USAGE
   end
-  return commands[result.command](result)
+  return (commands[result.command] or reading.commands[result.command])(result)
 end
 
 return cli

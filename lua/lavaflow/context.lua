@@ -11,10 +11,26 @@ local context = {}
 --- @class lavaflow.context
 --- @field device? string instead of "auto"
 --- @field name? string of the training or evaluation in metrics and progress
---- @field record? lavaflow.record what is done is recorded there
+--- @field record? lavaflow.results what is done is recorded there
 --- @field reporter? lavaflow.reporter tells how it goes
 --- @field input? table<string, string> of the step: files that are not to be replaced
 --- @field run_file? string where the record will be saved
+--- @field checkpoints? { folder: string, seconds: number, steps: integer?, keep: integer? } of trainings that name none
+--- @field earlier? userdata a run: what earlier processes of the step have recorded
+--- @field marks? table<string, table> what the step had told when a checkpoint was written, by "TRAINING STEP"
+--- @field saving? fun(training: string, step: integer) a checkpoint is about to be written
+--- @field resumed? fun(training: string, step: integer) a training goes on from one; 0: it starts
+--- @field segment? lavaflow.segment the only stretch to run
+
+--- A stretch of a training.
+--- @class lavaflow.segment
+--- @field training string its name
+--- @field resume? string checkpoint that it begins at; the training's start
+--- @field stop? integer training step that it ends at; the training's end
+--- @field checkpoint string written at its end
+
+--- What a segment's end raises.
+context.segment_done = {}
 
 --- Turns `device` or `devices` into the device to use.
 --- @param where string the function's name in messages

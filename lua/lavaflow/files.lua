@@ -34,6 +34,11 @@ function files.is_file(name)
   return stat ~= nil and stat.type == "file"
 end
 
+function files.is_folder(name)
+  local stat = uv.fs_stat(name)
+  return stat ~= nil and stat.type == "directory"
+end
+
 --- "raw.h5:/entry/x" as the file and the object in it; the whole file is "/".
 function files.split_object(name)
   local file, object = name:match "^(.+%.[%w]+):(/.*)$"
@@ -74,7 +79,14 @@ local function make_folder(folder, made)
   return true
 end
 
---- Checks, by making and removing a file beside it, that `name` can be written, and makes its folder if `make`.
+-- A file without a name in a folder, which nothing is left of; nil where the file system has none.
+local function unnamed_file(folder)
+  local O_TMPFILE = 1 << 22 -- with O_DIRECTORY, on Linux
+  return uv.constants.O_DIRECTORY and
+    uv.fs_open(folder, O_TMPFILE | uv.constants.O_DIRECTORY | uv.constants.O_RDWR, tonumber("600", 8)) or nil
+end
+
+--- Checks that `name` can be written, and makes its folder if `make`.
 --- @param name string
 --- @param make boolean
 --- @param made string[]? gets the folders that were made
@@ -88,21 +100,71 @@ function files.prepare_output(name, make, made)
     local ok, message = make_folder(folder, made)
     if not ok then return nil, name .. ": " .. message end
   end
-  local handle, trial = uv.fs_mkstemp(folder .. "/.lavaflow-XXXXXX")
-  if not handle then return nil, ("%s: cannot be written: %s"):format(name, files.reason(folder, trial)) end
+  local handle = unnamed_file(folder)
+  if not handle then
+    local trial, why = folder .. "/.lavaflow-trial" -- one name, so that a kill does not leave more and more
+    handle, why = uv.fs_open(trial, "w", tonumber("600", 8))
+    if not handle then return nil, ("%s: cannot be written: %s"):format(name, files.reason(folder, why)) end
+    uv.fs_unlink(trial)
+  end
   uv.fs_close(handle)
-  uv.fs_unlink(trial)
   return true
 end
 
---- Whether two names are one file, by whatever path or link. A file that is not there yet is known by its folder.
-function files.same(a, b)
-  local one, other = uv.fs_stat(a), uv.fs_stat(b)
-  if one and other then return one.ino == other.ino and one.dev == other.dev end
-  if one or other or path.basename(a) ~= path.basename(b) then return false end
-  one, other = uv.fs_stat(files.folder(a)), uv.fs_stat(files.folder(b))
-  return one ~= nil and other ~= nil and one.ino == other.ino and one.dev == other.dev
+--- Makes a folder and those above it, with those that were not there added to `made`.
+--- @param folder string
+--- @param made string[]?
+--- @return true? ok
+--- @return string? message
+function files.make_folder(folder, made) return make_folder(folder, made or {}) end
+
+--- Replaces a small file so that a kill leaves the old one or the new one. For files that one process writes at a time.
+--- @return true? ok
+--- @return string? message
+function files.replace(name, text)
+  local trial = name .. ".tmp"
+  local file, message = io.open(trial, "wb")
+  if not file then return nil, message end
+  local written, why = file:write(text)
+  local closed, late = file:close()
+  local ok, failure = true, nil
+  if written and closed then ok, failure = uv.fs_rename(trial, name) end
+  if written and closed and ok then return true end
+  uv.fs_unlink(trial)
+  return nil, ("%s: %s"):format(name, why or late or failure)
 end
+
+--- Removes what killed writers have left of a file beside it.
+function files.remove_temporary(name)
+  local prefix = "." .. path.basename(name) .. "."
+  for _, other in ipairs(files.list(files.folder(name))) do
+    if other:sub(1, #prefix) == prefix and other:find "%.tmp$" then files.remove(files.folder(name) .. "/" .. other) end
+  end
+end
+
+--- Names in a folder, sorted; none when there is no such folder.
+--- @return string[]
+function files.list(folder)
+  local names, scan = {}, uv.fs_scandir(folder)
+  for name in scan and function() return uv.fs_scandir_next(scan) end or function() end do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+--- What is equal for two names of one file, by whatever path or link. A file that is not there yet is known by its
+--- folder.
+--- @param name string
+--- @return string
+function files.place(name)
+  local stat = uv.fs_stat(name)
+  if stat then return ("%d %d"):format(stat.dev, stat.ino) end
+  stat = uv.fs_stat(files.folder(name))
+  return ("%s %s"):format(stat and ("%d %d"):format(stat.dev, stat.ino) or files.normal(files.folder(name)),
+    path.basename(name))
+end
+
+--- Whether two names are one file.
+function files.same(a, b) return files.place(a) == files.place(b) end
 
 function files.remove(name)
   uv.fs_unlink(name)

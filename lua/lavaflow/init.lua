@@ -23,7 +23,19 @@ for _, source in ipairs { layers, optimizers } do
   end
 end
 
-lf.dataset = data.dataset
+--- data.dataset, in the run of a step.
+function lf.dataset(given)
+  steps.only_in_run "lf.dataset"
+  return data.dataset(given)
+end
+local load = layers.load
+
+--- layers.load, in the run of a step.
+function lf.load(path)
+  steps.only_in_run "lf.load"
+  return load(path)
+end
+
 lf.params = steps.params
 lf.step = steps.step
 
@@ -50,7 +62,10 @@ lf.step = steps.step
 --- every run on one device.
 --- @param given lavaflow.train_options
 --- @return lavaflow.history
-function lf.train(given) return training.train("lf.train", given, {}) end
+function lf.train(given)
+  steps.only_in_run "lf.train"
+  return training.train("lf.train", given, {})
+end
 
 --- Knowledge distillation: trains `student`. With cross_entropy the loss is alpha·T²·KL(teacher_T ‖ student_T) +
 --- (1 - alpha)·cross-entropy, where _T is the softmax of the logits over the temperature T; with the other losses it is
@@ -58,18 +73,27 @@ function lf.train(given) return training.train("lf.train", given, {}) end
 --- regularisation for few epochs has little to teach.
 --- @param given lavaflow.distill_options
 --- @return lavaflow.history
-function lf.distill(given) return distillation.distill("lf.distill", given, {}) end
+function lf.distill(given)
+  steps.only_in_run "lf.distill"
+  return distillation.distill("lf.distill", given, {})
+end
 
 --- Loss and scores of a model on a part.
 --- @param given lavaflow.evaluate_options
 --- @return lavaflow.scores
-function lf.evaluate(given) return evaluation.evaluate("lf.evaluate", given, {}) end
+function lf.evaluate(given)
+  steps.only_in_run "lf.evaluate"
+  return evaluation.evaluate("lf.evaluate", given, {})
+end
 
 --- The model's outputs, (rows, outputs), for a part or for rows; (rows) class numbers with as = "classes"; with
 --- `output` what the file holds.
 --- @param given lavaflow.predict_options
 --- @return number[][]|integer[]|{ rows: integer, outputs: integer, path: string }
-function lf.predict(given) return prediction.predict("lf.predict", given, {}) end
+function lf.predict(given)
+  steps.only_in_run "lf.predict"
+  return prediction.predict("lf.predict", given, {})
+end
 
 --- @class lavaflow.device
 --- @field id string "vulkan:0", "cpu"

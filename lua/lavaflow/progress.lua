@@ -13,6 +13,7 @@ local function terminal_columns()
   local tty = uv.new_tty(1, false)
   local columns = tty and tty:get_winsize()
   if tty then
+    tty:set_blocking(true) -- else a terminal that is slow loses what is written
     tty:close()
     uv.run "nowait" -- a close that is still pending when the Lua state ends makes luv read freed memory
   end
@@ -23,7 +24,7 @@ end
 --- @return lavaflow.reporter
 function progress.create(given)
   return setmetatable({
-    quiet = given.quiet, verbose = given.verbose,
+    quiet = given.quiet, verbose = given.verbose, board = {},
     columns = not given.quiet and terminal_columns() or nil,
   }, Reporter)
 end
@@ -33,26 +34,100 @@ local function write(text)
   io.stdout:flush()
 end
 
--- Leaves the updating line as it stands.
-function Reporter:close_line()
-  if self.open then write "\n" end
-  self.open = false
+-- The updating lines stand below all others; the cursor is at the end of the last one.
+local function erase(self)
+  if #self.board == 0 then return end
+  write((#self.board > 1 and ("\27[%dA"):format(#self.board - 1) or "") .. "\r\27[J")
+end
+
+local function draw(self)
+  local texts = {}
+  for i, line in ipairs(self.board) do texts[i] = line.text:sub(1, self.columns - 1) end
+  write(table.concat(texts, "\n"))
+end
+
+local function find(self, name)
+  for i, line in ipairs(self.board) do
+    if line.name == name then return i end
+  end
+end
+
+--- Shows a line that later updates of the same name replace.
+function Reporter:update(name, text)
+  local at = find(self, name)
+  if not at or #self.board > 1 then erase(self) end
+  self.board[at or #self.board + 1] = { name = name, text = text }
+  if #self.board == 1 then write "\r" end
+  draw(self)
+  if #self.board == 1 then write "\27[K" end
+end
+
+--- Leaves the updating line as it stands.
+function Reporter:close_line(name)
+  local at = find(self, name)
+  if not at then return end
+  erase(self)
+  local line = table.remove(self.board, at)
+  write(line.text:sub(1, self.columns - 1) .. "\n")
+  draw(self)
 end
 
 --- Prints a line, unless quiet.
 function Reporter:say(text)
   if self.quiet then return end
-  self:close_line()
+  erase(self)
   write(text .. "\n")
+  draw(self)
 end
 
 --- A message of the plugin or the runner; warnings and errors go to stderr.
 function Reporter:log(level, text)
   if level == "error" or level == "warn" then
-    self:close_line()
-    io.stderr:write("lavaflow: ", level == "warn" and "warning: " or "", text, "\n")
+    self:error_line(("lavaflow: %s%s"):format(level == "warn" and "warning: " or "", text))
   elseif level == "info" or self.verbose then
     self:say(text)
+  end
+end
+
+--- Prints a line only when asked for more.
+function Reporter:verbose_line(text)
+  if self.verbose then self:say(text) end
+end
+
+--- A line for stderr as it is.
+function Reporter:error_line(text)
+  erase(self)
+  io.stderr:write(text, "\n")
+  draw(self)
+end
+
+-- A reporter in a step's process: the runner's does what it is asked.
+local Remote = setmetatable({}, { __index = Reporter })
+Remote.__index = Remote
+
+--- @param send fun(message: table)
+--- @param given { quiet: boolean?, verbose: boolean?, columns: integer? }
+--- @return lavaflow.reporter
+function progress.remote(send, given)
+  return setmetatable({ send = send, quiet = given.quiet, verbose = given.verbose, columns = given.columns }, Remote)
+end
+
+function Remote:update(name, text) self.send { update = { name, text } } end
+function Remote:close_line(name) self.send { close = name } end
+function Remote:say(text) self.send { say = text } end
+function Remote:log(level, text) self.send { log = { level, text } } end
+
+--- Does what a remote reporter has asked for.
+--- @param message table
+function Reporter:obey(message)
+  if message.update then
+    self:update(table.unpack(message.update))
+  elseif message.close then
+    self:close_line(message.close)
+  elseif message.say then
+    self:say(message.say)
+  elseif message.log then
+    self:log(table.unpack(message.log))
   end
 end
 
@@ -81,11 +156,13 @@ local function values(logs, names)
   return table.concat(parts, "  ")
 end
 
+local INTERVAL = 1e8 -- ns between two updates of a line: faster cannot be read
+
 --- A training's line.
 --- @class lavaflow.progress_line
 local Line = {}
 Line.__index = Line
-Line.__close = function(line) line.reporter:close_line() end
+Line.__close = function(line) line.reporter:close_line(line.name) end
 
 local epoch_names = { "loss", "accuracy", "val_loss", "val_accuracy" }
 
@@ -96,8 +173,9 @@ function Reporter:training(name, asked)
   return setmetatable({ reporter = self, name = name, asked = asked, validation = "", next = 0 }, Line)
 end
 
-function Line:started(device)
+function Line:started(device, step)
   local reporter = self.reporter
+  if step > 0 then reporter:say(("%s  goes on after step %d"):format(self.name, step)) end
   if self.asked ~= device.id then
     reporter:say(("%s  device %s is %s (%s)"):format(self.name, self.asked, device.id, device.name))
   elseif reporter.verbose then
@@ -105,22 +183,15 @@ function Line:started(device)
   end
 end
 
-function Line:update(text)
-  local reporter = self.reporter
-  write("\r" .. text:sub(1, reporter.columns - 1) .. "\27[K")
-  reporter.open = true
-end
-
--- At most ten times a second: faster cannot be read.
 function Line:progress(info)
   local reporter = self.reporter
   if not reporter.columns or uv.hrtime() < self.next then return end
-  self.next = uv.hrtime() + 1e8
+  self.next = uv.hrtime() + INTERVAL
   local text = ("%s  epoch %d/%d  %s%s"):format(self.name, info.epoch, info.epochs,
     values(info, { "loss", "accuracy" }), self.validation)
   if info.rows_per_second then text = text .. "  " .. rate(info.rows_per_second) end
   if info.seconds_left then text = text .. "  " .. duration(info.seconds_left) .. " left" end
-  self:update(text)
+  reporter:update(self.name, text)
 end
 
 function Line:epoch(epoch, logs, epochs)
@@ -129,7 +200,10 @@ function Line:epoch(epoch, logs, epochs)
   if reporter.columns then
     local validation = values(logs, { "val_loss", "val_accuracy" })
     self.validation = validation ~= "" and "  " .. validation or ""
-    self:update(text)
+    if epoch == 1 or epoch == epochs or uv.hrtime() >= self.next then
+      self.next = uv.hrtime() + INTERVAL
+      reporter:update(self.name, text)
+    end
   else
     reporter:say(text)
   end
@@ -139,7 +213,7 @@ end
 --- @param t table the training's options
 function Line:finished(history, t)
   local reporter = self.reporter
-  reporter:close_line()
+  reporter:close_line(self.name)
   if history.stopped == "patience" then
     local best = history.best_epoch and ("best %s in epoch %d"):format(number(history.best_value), history.best_epoch)
     reporter:say(("%s  ended: no better %s in %d epochs; %s"):format(self.name, t.monitor, t.patience,

@@ -1,20 +1,45 @@
--- Runs the steps of a workflow, one after the other, and writes the run file.
+-- Runs workflows: finds out what must run, on which devices, and starts it; answers signals.
 local uv = require "luv"
 local core = require "lavaflow.core"
-local context = require "lavaflow.context"
-local distillation = require "lavaflow.distillation"
+local execution = require "lavaflow.execution"
+local facts = require "lavaflow.facts"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
+local plan = require "lavaflow.plan"
 local progress = require "lavaflow.progress"
-local record = require "lavaflow.record"
-local session = require "lavaflow.session"
-local training = require "lavaflow.training"
+local scheduler = require "lavaflow.scheduler"
+local state = require "lavaflow.state"
 local workflow = require "lavaflow.workflow"
 
 local runner = {}
 
 -- Exit statuses of the command line.
-runner.DONE, runner.FAILED, runner.USAGE, runner.RESUMABLE = 0, 1, 2, 75
+runner.DONE, runner.FAILED, runner.USAGE, runner.DIFFERS, runner.RESUMABLE = 0, 1, 2, 4, 75
+
+--- @class lavaflow.run_options
+--- @field names string[] of steps; none: all
+--- @field device_of table<string, string>? devices by step, where there are no slots of devices
+--- @field only boolean? not the steps that these depend on
+--- @field segment lavaflow.segment?
+--- @field devices string[]? that steps run on
+--- @field jobs integer? steps at a time
+--- @field keep_going boolean?
+--- @field force string[]? steps that run though they are up to date
+--- @field fresh boolean? everything starts over
+--- @field seconds number? between checkpoints
+--- @field record string? run file, instead of runs/WORKFLOW/TIME-ID.h5
+--- @field root string? instead of .lavaflow
+--- @field dry_run boolean?
+--- @field quiet boolean?
+--- @field verbose boolean?
+
+-- A mistake of the user, with the exit status; leaves runner.run.
+local function fail(code, message) error({ code = code, message = message }, 0) end
+
+local function check(code, ok, message)
+  if not ok then fail(code, message) end
+  return ok
+end
 
 --- Where a run file goes unless the command line says.
 local function default_record(flow)
@@ -29,12 +54,12 @@ local function check_inputs(flow, order)
     for _, name in ipairs(options.names(step.input)) do
       local file = files.split_object(step.input[name])
       if not made[files.normal(file)] and not files.is_file(file) then
-        return nil, ('step "%s": input %s: %s: no such file, and no step makes it'):format(step.name, name, file)
+        fail(runner.FAILED, ('%sstep "%s": input %s: %s: no such file, and no step makes it'):format(step.position,
+          step.name, name, file))
       end
     end
     for _, path in pairs(step.output) do made[files.normal(path)] = flow.makers[files.normal(path)] end
   end
-  return true
 end
 
 -- Everything that the run reads or writes by name, with what it is.
@@ -53,20 +78,22 @@ end
 
 -- A run must not replace what it reads, nor write two things to one place.
 local function check_overwrites(flow, order, run_file)
-  local list = all_files(flow, order)
-  local targets = { { run_file, "the run file" } }
+  local list, by_place = all_files(flow, order), {}
+  table.insert(list, 1, { run_file, "the run file", written = true })
   for _, file in ipairs(list) do
-    if file.written then targets[#targets + 1] = file end
-  end
-  for _, target in ipairs(targets) do
-    for _, file in ipairs(list) do
-      local made = target.written and not file.written and flow.makers[files.normal(file[1])] == target.step
-      if target ~= file and not made and files.same(target[1], file[1]) then
-        return nil, ("%s: %s would replace %s"):format(target[1], target[2], file[2])
+    local place = files.place(file[1])
+    local others = by_place[place] or {}
+    by_place[place] = others
+    for _, other in ipairs(others) do
+      local target, read = file, other
+      if not file.written or (other.written and other[2] == "the run file") then target, read = other, file end
+      local maker = flow.makers[files.normal(read[1])]
+      if target.written and not (target.step and not read.written and maker == target.step) then
+        fail(runner.USAGE, ("%s: %s would replace %s"):format(target[1], target[2], read[2]))
       end
     end
+    others[#others + 1] = file
   end
-  return true
 end
 
 -- Finds out before the training, not after it, whether results can be written.
@@ -78,178 +105,247 @@ local function prepare_outputs(order, run_file, make_run_folder, made)
     end
   end
   local ok, message = files.prepare_output(run_file, make_run_folder, made)
-  if not ok then return nil, "run file: " .. message end
-  return true
+  return ok, not ok and "run file: " .. message or nil
 end
 
-local function print_plan(flow, order, reporter)
-  for i, step in ipairs(order) do
-    reporter:say(("%d  %s"):format(i, step.name))
-    for _, kind in ipairs { "input", "output" } do
-      for _, name in ipairs(options.names(step[kind])) do
-        reporter:say(("   %-6s %s = %s"):format(kind, name, step[kind][name]))
+-- The devices that steps run on, a slot each. One job without a choice of devices takes what its script names, or
+-- "auto".
+local function slots_of(given)
+  local specs = given.devices or {}
+  local jobs = given.jobs or math.max(1, #specs)
+  if jobs == 1 and #specs <= 1 then return { {} }, 1 end
+  local slots, on_cpu = {}, 0
+  for _, spec in ipairs(specs) do slots[#slots + 1] = { device = core.find_device(spec) } end
+  for _, info in ipairs(#specs == 0 and core.devices() or {}) do
+    if info.hardware_gpu and not info.unavailable then slots[#slots + 1] = { device = info } end
+  end
+  if #slots == 0 then slots[1] = { device = core.find_device "cpu" } end
+  -- The processor may be one slot or several.
+  while #slots < jobs and slots[#slots].device.id == "cpu" do slots[#slots + 1] = { device = slots[#slots].device } end
+  for _, slot in ipairs(slots) do on_cpu = on_cpu + (slot.device.id == "cpu" and 1 or 0) end
+  for _, slot in ipairs(slots) do
+    if slot.device.id == "cpu" then slot.threads = math.max(1, slot.device.units // math.min(on_cpu, jobs)) end
+  end
+  return slots, jobs
+end
+
+local function check_resources(order, slots)
+  for _, step in ipairs(order) do
+    if step.resources.devices > #slots then
+      fail(runner.USAGE, ('%sstep "%s": resources: devices: expected at most %d, the slots there are, got %d'):format(
+        step.position, step.name, #slots, step.resources.devices))
+    end
+  end
+end
+
+-- Steps of several runs of a sweep may be one and the same; what they write may not.
+local function all_places(plans)
+  local places, seen = {}, {}
+  for _, one in ipairs(plans) do
+    for _, step in ipairs(one.order) do
+      local place = one.places[step]
+      local same = seen[place.folder]
+      if same and next(step.output) then
+        fail(runner.USAGE, ('step "%s": two runs of the sweep write the same outputs'):format(step.name))
       end
+      if not same then places[#places + 1] = place end
+      seen[place.folder] = same or place
+      one.places[step] = seen[place.folder]
     end
   end
-  reporter:say(("%d of %d steps would run"):format(#order, #flow.steps))
+  table.sort(places, function(a, b) return a.folder < b.folder end)
+  return places
 end
 
--- nil, "SIGINT" or "SIGTERM": what stopped the step. Outside a training the interpreter turns SIGINT into an error.
-local function stop_signal(message)
-  return core.interrupted() or (message and message:find "interrupted!$" and "SIGINT") or nil
-end
-
-local function call_step(step, bound)
-  local ok, message = xpcall(options.script, options.locate, step.run, session.create(step, bound))
-  context.drain_log(bound)
-  local signal = stop_signal(not ok and message or nil)
-  if signal then return "interrupted", ok and "interrupted by " .. signal or message end
-  if not ok then return "failed", message end
-  for _, name in ipairs(options.names(step.output)) do
-    if not files.is_file(step.output[name]) then
-      return "failed", ("output %s: %s was not written"):format(name, step.output[name])
+-- Locks the steps of all plans, in one order for all runs, so that none waits for another that waits for it.
+local function lock_places(plans, reporter)
+  local places = all_places(plans)
+  for _, place in ipairs(places) do
+    local told
+    while true do
+      local ok, holder = place:acquire()
+      if ok then break end
+      if not told then
+        reporter:log("warn", ('step "%s": another run works on it (%s): waiting'):format(place.name,
+          (holder or ""):gsub("%s+$", "")))
+      end
+      told = true
+      uv.sleep(200)
     end
   end
-  return "completed"
+  return places
 end
 
--- The lines of a step's `run`, from the script or the module that it stands in.
-local function source_of(flow, step)
-  local info = debug.getinfo(step.run, "S")
-  local path, text = info.source:sub(2), flow.text
-  for _, module in ipairs(flow.modules) do
-    if module.path == path then text = module.text end
+-- Deals with runs of the workflow that were killed: what this run takes over needs their live file no more.
+local function clean_killed(one, reporter)
+  local mine = {}
+  for _, place in pairs(one.places) do mine[place.folder] = true end
+  for _, dead in ipairs(state.killed(one.flow, one.root)) do
+    local info = dead.info
+    local taken = info.params == facts.exact(one.flow.params)
+    for _, folder in ipairs(info.places) do taken = taken and mine[folder] end
+    if taken then
+      files.remove(info.live)
+      files.remove_temporary(info.live)
+      files.remove_temporary(info.run_file)
+    elseif files.is_file(info.live) then
+      reporter:log("warn", ("%s is left of a run that was killed: lavaflow recover makes a run file of it"):format(
+        info.live))
+    end
+    if taken or not files.is_file(info.live) then dead:close() else dead.lock:close() end
   end
-  local lines, number = {}, 0
-  for line in (text .. "\n"):gmatch "(.-)\n" do
-    number = number + 1
-    if number >= info.linedefined and number <= info.lastlinedefined then lines[#lines + 1] = line end
-  end
-  return table.concat(lines, "\n")
 end
 
--- A step that does not succeed leaves no output that was not there before.
-local function run_step(flow, step, bound)
-  local rec = bound.record
-  local new = {}
-  for _, path in pairs(step.output) do
-    if not files.is_file(path) then new[#new + 1] = path end
+-- One task for each step of each run.
+local function tasks_of(runs)
+  local list, by_place = {}, {}
+  for _, run in ipairs(runs) do
+    local by_step = {}
+    for _, step in ipairs(run.plan.order) do
+      local needs = {}
+      for _, other in ipairs(workflow.dependencies(run.flow, step)) do needs[#needs + 1] = by_step[other] end
+      local place = run.plan.places[step]
+      needs[#needs + 1] = by_place[place] -- a step that another run of the sweep has too runs once
+      by_step[step] = { needs = needs, devices = step.resources.devices,
+        start = function(slots, finish) run:start(step, slots, finish) end }
+      by_place[place] = by_step[step]
+      list[#list + 1] = by_step[step]
+    end
   end
-  rec:begin_step(step.name)
-  for _, name in ipairs(options.names(step.input)) do rec:input(step.input[name]) end
-  rec:identify(step, source_of(flow, step))
-  local status, message = call_step(step, bound)
-  if status ~= "completed" then
-    for _, path in ipairs(new) do files.remove(path) end
-    message = ('step "%s": %s'):format(step.name, message)
-    rec:log("error", message)
-    bound.reporter:log("error", message)
+  return list
+end
+
+-- Calls `fn` with every signal that asks the runner to stop; gives a function that ends that.
+local function catch_signals(fn)
+  local handles = {}
+  for i, name in ipairs { "sigint", "sigterm", "sigusr1" } do
+    handles[i] = uv.new_signal()
+    handles[i]:start(name, function() fn(name:upper()) end)
   end
-  rec:end_step(status, status == "completed" and step.output or {})
-  return status
+  return function()
+    for _, handle in ipairs(handles) do handle:close() end
+  end
+end
+
+local TICK, LIVE = 100, 5 -- milliseconds; ticks
+
+-- Runs the tasks. Gives the signal that stopped it, if one did.
+local function work(runs, tasks, slots, jobs, given, reporter)
+  local schedule = scheduler.create(tasks, { slots = slots, jobs = jobs, keep_going = given.keep_going })
+  local stopped_by, stopped_at
+  local release = catch_signals(function(name)
+    if not stopped_by then
+      reporter:log("warn", ("%s: stopping after a checkpoint; once more stops at once"):format(name))
+      schedule:stop()
+    end
+    -- One request may come twice, to the process and to its group.
+    local again = stopped_by and uv.hrtime() - stopped_at > 1e9
+    if stopped_by and not again then return end
+    for _, run in ipairs(runs) do run:signal(again and "sigkill" or "sigterm") end
+    stopped_by, stopped_at = stopped_by or name, stopped_at or uv.hrtime()
+  end)
+  local timer, ticks = uv.new_timer(), 0
+  timer:start(TICK, TICK, function()
+    ticks = ticks + 1
+    for _, run in ipairs(runs) do run:tick(ticks % LIVE == 1) end
+  end)
+  schedule:run()
+  timer:close()
+  release()
+  uv.run "nowait" -- ends the closes, which must not be pending when the Lua state ends
+  return stopped_by
 end
 
 local function exit_code(status)
   if status == "completed" then return runner.DONE end
-  local _, checkpointed = core.interrupted()
-  return status == "interrupted" and checkpointed and runner.RESUMABLE or runner.FAILED
+  return status == "failed" and runner.FAILED or runner.RESUMABLE
 end
 
-local function run_steps(flow, order, bound, run_file)
-  local rec = bound.record
-  rec:script(flow.path, flow.text)
-  local overrides = {}
-  for _, name in ipairs(options.names(flow.overrides)) do
-    overrides[#overrides + 1] = name .. "=" .. flow.overrides[name]
+-- Writes the run files and says what became of the runs.
+local function finish(runs, given, reporter)
+  local worst = runner.DONE
+  for _, run in ipairs(runs) do
+    local status, written = run:finish(exit_code, given.record)
+    if written then
+      reporter:say(("%s: %s"):format(status, run.run_file))
+    elseif status == "completed" then
+      reporter:say(("nothing to do: %d steps of %s are up to date"):format(#run.plan.order, run.flow.path))
+    end
+    local code = exit_code(status)
+    if worst == runner.DONE or code == runner.FAILED then worst = code end
   end
-  rec:parameters(flow.params, table.concat(overrides, " "))
-  local status
-  for _, step in ipairs(order) do
-    status = run_step(flow, step, bound)
-    if status ~= "completed" then break end
-  end
-  for _, module in ipairs(flow.modules) do rec:module(module.path, module.text) end
-  local code = exit_code(status)
-  rec:save(run_file, status, code)
-  bound.reporter:say(("%s: %s"):format(status, run_file))
-  return code
+  return worst
 end
 
---- Runs the named steps (all, if none is) and those they depend on.
---- @param flow lavaflow.workflow
---- @param given { names: string[], device: string?, record: string?, dry_run: boolean?, quiet: boolean?,
----   verbose: boolean? }
---- @return integer exit status
-function runner.run(flow, given)
-  local reporter = progress.create(given)
-  local function fail(code, message)
-    reporter:log("error", message)
-    return code
+local function print_outlook(plans, given, reporter)
+  local slots = slots_of(given)
+  local function device_of(step)
+    return step.on_device and execution.device_on(slots, given.devices and given.devices[1]) or nil
   end
-  local order, wrong = workflow.select(flow, given.names)
-  if not order then return fail(runner.USAGE, wrong) end
-  local ok, message = check_inputs(flow, order)
-  if not ok then return fail(runner.FAILED, message) end
-  if given.dry_run then
-    print_plan(flow, order, reporter)
-    return runner.DONE
-  end
-  local made, run_file = {}, given.record or default_record(flow)
-  ok, message = check_overwrites(flow, order, run_file)
-  if not ok then return fail(runner.USAGE, message) end
-  ok, message = prepare_outputs(order, run_file, not given.record, made)
-  if ok then
-    local bound = { device = given.device, record = record.create(), reporter = reporter, run_file = run_file }
-    ok, message = pcall(run_steps, flow, order, bound, run_file)
-  end
-  files.remove_folders(made)
-  if not ok then return fail(runner.FAILED, message) end
-  return message
-end
-
--- Raised to leave a step that is only explained.
-local stop = setmetatable({}, { __tostring = function() return "explained" end })
-
--- A session that explains the step's first training and leaves there, since what follows needs its results.
-local function explaining(step, device, say)
-  local s = session.create(step, {})
-  local function leave() error(stop, 0) end
-  local function explained_by(where, explain)
-    return function(_, given)
-      say(explain(where, given, { device = device }))
-      leave()
+  local count, all = 0, 0
+  for _, one in ipairs(plans) do
+    all = all + #one.flow.steps
+    for _, entry in ipairs(check(runner.FAILED, one:outlook(device_of))) do
+      if entry.status ~= "up to date" then count = count + 1 end
+      reporter:say(("%s  %s%s"):format(entry.step.name, entry.status,
+        #entry.reasons > 0 and ": " .. table.concat(entry.reasons, "; ") or ""))
     end
   end
-  s.train = explained_by("s:train", training.explain)
-  s.distill = explained_by("s:distill", distillation.explain)
-  s.evaluate, s.predict, s.metric = leave, leave, leave
-  s.output = setmetatable({}, { __index = leave })
-  return s
-end
-
---- Prints the step programs of each step's first training. Trains nothing.
---- @return integer exit status
-function runner.explain(flow, given)
-  local reporter = progress.create {}
-  local order, wrong = workflow.select(flow, given.names)
-  if not order then
-    reporter:log("error", wrong)
-    return runner.USAGE
-  end
-  for _, step in ipairs(order) do
-    local explained
-    local s = explaining(step, given.device, function(text)
-      explained = true
-      io.stdout:write(("step %s\n\n%s\n"):format(step.name, text))
-    end)
-    local ok, message = xpcall(options.script, function(e) return e == stop and e or options.locate(e) end, step.run, s)
-    if not ok and message ~= stop then
-      reporter:log("error", ('step "%s": %s'):format(step.name, message))
-      return runner.FAILED
-    end
-    if not explained then io.stdout:write(("step %s: trains nothing\n"):format(step.name)) end
-  end
+  reporter:say(("%d of %d steps would run"):format(count, all))
   return runner.DONE
+end
+
+-- Everything that can go wrong before anything is written.
+local function make_plans(flows, given)
+  local plans = {}
+  for i, flow in ipairs(flows) do
+    local order = check(runner.USAGE, workflow.select(flow, given.names, given.only))
+    check_inputs(flow, order)
+    plans[i] = check(runner.USAGE, plan.create(flow, order, given))
+  end
+  return plans
+end
+
+local function execute(plans, given, reporter, made)
+  core.ignore_broken_pipes()
+  local slots, jobs = slots_of(given)
+  local runs = {}
+  for i, one in ipairs(plans) do
+    local run_file = given.record or default_record(one.flow)
+    check_resources(one.order, slots)
+    check_overwrites(one.flow, one.order, run_file)
+    check(runner.FAILED, prepare_outputs(one.order, run_file, not given.record, made))
+    runs[i] = execution.create(one.flow, one, { run_file = run_file, reporter = reporter, jobs = jobs,
+      device = given.devices and given.devices[1], seconds = given.seconds, quiet = given.quiet,
+      device_of = given.device_of, verbose = given.verbose, segment = given.segment })
+  end
+  check(runner.FAILED, state.prepare(given.root))
+  local places = lock_places(plans, reporter)
+  for _, one in ipairs(plans) do clean_killed(one, reporter) end
+  work(runs, tasks_of(runs), slots, jobs, given, reporter)
+  local code = finish(runs, given, reporter)
+  for _, place in ipairs(places) do place:release() end
+  return code, runs
+end
+
+--- Runs the named steps (all, if none is) and those they depend on, of one workflow or of each run of a sweep.
+--- @param flows lavaflow.workflow[]
+--- @param given lavaflow.run_options
+--- @return integer exit status
+--- @return lavaflow.execution[]? runs
+function runner.run(flows, given)
+  local reporter, made = progress.create(given), {}
+  local ok, code, runs = xpcall(function()
+    local plans = make_plans(flows, given)
+    if given.dry_run then return print_outlook(plans, given, reporter) end
+    return execute(plans, given, reporter, made)
+  end, function(failure)
+    return type(failure) == "table" and failure or { code = runner.FAILED, message = tostring(failure) }
+  end)
+  files.remove_folders(made)
+  if ok then return code, runs end
+  reporter:log("error", code.message)
+  return code.code
 end
 
 return runner

@@ -17,18 +17,42 @@ local Session = {}
 Session.__index = Session
 session.methods = Session
 
+-- With a checkpoint goes what the step had told by itself until then.
+local function mark(self, name, at)
+  self.bound.record:note { mark = name, at = at, counts = self.counts, evaluations = self.names.evaluation }
+end
+
+-- A training goes on from a checkpoint: so does what callbacks have told since its start.
+local function go_on(self, name, at)
+  local told = at > 0 and self.bound.marks and self.bound.marks[("%s %d"):format(name, at)]
+  if not told then return end
+  self.names.evaluation, self.counts = told.evaluations, told.counts
+end
+
 --- @param step lavaflow.step
---- @param bound { device: string?, record: lavaflow.record?, reporter: lavaflow.reporter?, run_file: string? }
+--- @param bound lavaflow.context
 --- @return lavaflow.session
 function session.create(step, bound)
-  return setmetatable({ name = step.name, input = step.input, output = step.output, params = step.params,
-    bound = bound, names = { training = {}, evaluation = {} }, counts = {} }, Session)
+  local self = setmetatable({ name = step.name, input = step.input, output = step.output, params = step.params,
+    names = { training = {}, evaluation = {} }, counts = {}, known = {} }, Session)
+  self.bound = setmetatable({
+    saving = function(name, at) mark(self, name, at) end,
+    resumed = function(name, at) go_on(self, name, at) end,
+  }, { __index = bound })
+  return self
+end
+
+-- How many values of a metric earlier processes of the step have told, which tell the same again.
+local function known_values(self, name)
+  if not self.known[name] then
+    local steps = self.bound.earlier and self.bound.earlier:get_series(self.name, name)
+    self.known[name] = steps and #steps or 0
+  end
+  return self.known[name]
 end
 
 local function bind(self, name)
-  local bound = self.bound
-  return { device = bound.device, record = bound.record, reporter = bound.reporter, run_file = bound.run_file,
-    input = self.input, name = name }
+  return setmetatable({ input = self.input, name = name }, { __index = self.bound })
 end
 
 -- What a training or an evaluation is called in the run file: "train", then "train.2", …; with a name "train.teacher".
@@ -88,8 +112,9 @@ function Session:metric(name, value)
   if type(value) ~= "number" then
     options.fail("s:metric: %s: expected a number, got %s", name, options.show(value))
   end
-  self.counts[name] = (self.counts[name] or 0) + 1
-  self.bound.record:metric(self.name, name, self.counts[name], value)
+  local count = (self.counts[name] or 0) + 1
+  self.counts[name] = count
+  if count > known_values(self, name) then self.bound.record:metric(self.name, name, count, value) end
   self.bound.reporter:say(("%s  %s %.6g"):format(self.name, name, value))
 end
 

@@ -1,29 +1,14 @@
 -- `lavaflow show` and `lavaflow devices`: run files and devices as text.
 local cjson = require "cjson"
-local core = require "lavaflow.core"
-local options = require "lavaflow.options"
+local runfile = require "lavaflow.runfile"
+local tables = require "lavaflow.tables"
 
 local show = {}
 
-local function write(...)
-  io.stdout:write(...)
-end
+local write, number, members = tables.write, tables.number, runfile.members
 
 local function size(bytes)
   return bytes >= 2^30 and ("%.1f GiB"):format(bytes / 2^30) or ("%.0f MiB"):format(bytes / 2^20)
-end
-
--- Columns as wide as their widest cell, two spaces between.
-local function write_table(rows, indent)
-  local widths = {}
-  for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, #cell) end
-  end
-  for _, row in ipairs(rows) do
-    local cells = {}
-    for i, cell in ipairs(row) do cells[i] = cell .. (" "):rep(widths[i] - #cell) end
-    write(indent, (table.concat(cells, "  "):gsub(" +$", "")), "\n")
-  end
 end
 
 --- @param list table[] as lf.devices()
@@ -40,79 +25,57 @@ function show.devices(list, json)
       or d.units > 0 and d.units .. " threads" or "software"
     rows[#rows + 1] = { d.id or d.backend, d.name or "", driver, d.memory > 0 and size(d.memory) or "", note }
   end
-  write_table(rows, "")
+  tables.write_rows(rows, "")
 end
 
 local function line(label, text)
   if text and text ~= "" then write(("%-11s %s\n"):format(label, text)) end
 end
 
-local function number(value)
-  return math.type(value) == "integer" and tostring(value) or ("%.6g"):format(value)
+local function show_parameters(run)
+  local parts, values = {}, run:parameters()
+  for _, name in ipairs(members(values)) do parts[#parts + 1] = ("%s = %s"):format(name, tables.text(values[name])) end
+  line("parameters", table.concat(parts, ", "))
+  line("overrides", run.entry.parameters and run.entry.parameters["@overrides"])
 end
 
--- Names of what is not an attribute.
-local function members(group)
-  local names = {}
-  for _, name in ipairs(options.names(group or {})) do
-    if not name:find "@" and name ~= "shape" then names[#names + 1] = name end
-  end
-  table.sort(names, function(a, b)
-    local m, n = tonumber(a:match "%d+$"), tonumber(b:match "%d+$")
-    if m and n and m ~= n then return m < n end
-    return a < b
-  end)
-  return names
-end
-
-local function show_pairs(label, group)
-  local parts = {}
-  for _, name in ipairs(members(group)) do
-    local value = group[name]
-    parts[#parts + 1] = ("%s = %s"):format(name, type(value) == "number" and number(value) or tostring(value))
-  end
-  line(label, table.concat(parts, ", "))
-end
-
-local epoch_series = { "loss", "accuracy", "val_loss", "val_accuracy", "lr" }
 local TABLE_ROWS = 12
 
 -- A training's values by epoch: the first ones, the last one, and of the rest as many as fit one screen.
-local function show_epochs(series, names)
-  local first = series[names[1]].value
-  local rows = { table.move(names, 1, #names, 2, { "epoch" }) }
-  local skip = math.max(1, math.ceil(#first / TABLE_ROWS))
-  for epoch = 1, #first do
-    if epoch == 1 or epoch == #first or epoch % skip == 0 then
+local function show_epochs(run, training, names)
+  local rows, series = { table.move(names, 1, #names, 2, { "epoch" }) }, {}
+  for i, name in ipairs(names) do series[i] = run:series(training, name).value end
+  local count = #series[1]
+  local skip = math.max(1, math.ceil(count / TABLE_ROWS))
+  for epoch = 1, count do
+    if epoch == 1 or epoch == count or epoch % skip == 0 then
       local row = { tostring(epoch) }
-      for _, name in ipairs(names) do row[#row + 1] = number(series[name].value[epoch] or 0 / 0) end
+      for _, values in ipairs(series) do row[#row + 1] = values[epoch] and number(values[epoch]) or "" end
       rows[#rows + 1] = row
     end
   end
-  write_table(rows, "  ")
+  tables.write_rows(rows, "  ")
 end
 
-local function show_metrics(name, series, digests)
-  local names, own = {}, {}
-  for _, key in ipairs(epoch_series) do
-    if series[key] and #(series[key].value or {}) > 0 then names[#names + 1] = key end
+local function show_metrics(run, training)
+  local names = {}
+  for _, name in ipairs(runfile.epoch_series) do
+    local series = run:series(training, name)
+    if series and #series.value > 0 then names[#names + 1] = name end
   end
-  for _, key in ipairs(members(series)) do
-    local value = series[key].value
-    local is_epoch = key == "step_loss"
-    for _, other in ipairs(names) do is_epoch = is_epoch or other == key end
-    if not is_epoch and value and #value > 0 then own[#own + 1] = ("%s %s"):format(key, number(value[#value])) end
-  end
-  write("\n", name, "\n")
-  if #names > 0 then show_epochs(series, names) end
+  write("\n", training, "\n")
+  if #names > 0 then show_epochs(run, training, names) end
+  local digests = run:digests(training)
   local digest = digests and digests.sha256[#digests.sha256]
   if digest then write("  weights sha256 ", digest, "\n") end
-  for _, text in ipairs(own) do write("  ", text, "\n") end
+  for _, name in ipairs(run:metrics(training)) do
+    if not runfile.of_training[name] then write(("  %s %s\n"):format(name, number(run:last(training, name)))) end
+  end
 end
 
 -- The scores of an evaluation that are numbers.
-local function show_scores(name, scores)
-  local parts = {}
+local function show_scores(run, name)
+  local parts, scores = {}, run.entry.evaluations[name]
   for _, key in ipairs(members(scores)) do
     local value = scores[key]
     if type(value) == "number" and key ~= "seconds" then parts[#parts + 1] = ("%s %s"):format(key, number(value)) end
@@ -120,26 +83,16 @@ local function show_scores(name, scores)
   write("\n", name, "  on ", scores["@data"] or "", "\n  ", table.concat(parts, ", "), "\n")
 end
 
--- What of a group, metrics or evaluations, is a step's: NAME, NAME.2, NAME.teacher.
-local function each_of_step(group, step, fn)
-  for _, name in ipairs(members(group)) do
-    if name == step.name or name:match "^(.-)%." == step.name then fn(name, group[name]) end
-  end
+-- How a step went: "completed in 0.05 s on cpu". One that was not ended has the run's status.
+local function outcome(run, step)
+  if step.from_run then return ("%s, ran in run %s"):format(step.status or "up to date", step.from_run) end
+  local seconds = step.t_end and step.t_start and (" in %.2f s"):format(step.t_end - step.t_start) or ""
+  return (step.status or run:status()) .. seconds .. (step.device and " on " .. step.device or "")
 end
 
--- The steps in the order in which they ran.
-local function steps_of(entry)
-  local list = {}
-  for _, key in ipairs(members(entry)) do
-    if key:find "^step_%d+$" then list[#list + 1] = entry[key] end
-  end
-  return list
-end
-
-local function show_steps(entry)
-  for i, step in ipairs(steps_of(entry)) do
-    line(i == 1 and "steps" or "", ("%s  %s in %.2f s%s"):format(step.name, step.status, step.t_end - step.t_start,
-      step.device and " on " .. step.device or ""))
+local function show_steps(run)
+  for i, step in ipairs(run:steps()) do
+    line(i == 1 and "steps" or "", ("%s  %s"):format(step.name, outcome(run, step)))
   end
 end
 
@@ -151,9 +104,9 @@ local function show_files(label, group)
   end
 end
 
-local function show_outputs(entry)
+local function show_outputs(run)
   local label = "outputs"
-  for _, step in ipairs(steps_of(entry)) do
+  for _, step in ipairs(run:steps()) do
     for _, name in ipairs(members(step.outputs)) do
       line(label, step.outputs[name])
       label = ""
@@ -161,44 +114,41 @@ local function show_outputs(entry)
   end
 end
 
-local function show_errors(log)
-  if not log or not log.text then return end
-  for i = 1, #log.text do
-    if log.level[i] == "error" or log.level[i] == "warn" then line(log.level[i], log.text[i]) end
+local complaints = { error = "error", warn = "warn", err = "stderr" }
+
+local function show_complaints(run)
+  local log = run:log()
+  for i, text in ipairs(log.text) do line(complaints[log.level[i]], complaints[log.level[i]] and text) end
+end
+
+local function show_head(run)
+  local entry = run.entry
+  line("run", run.file)
+  line("workflow", entry["script@file_name"])
+  line("status", run:status() .. (entry.exit_code and ", exit status " .. entry.exit_code or ""))
+  line("time", tostring(entry.start_time) .. (entry.end_time and " to " .. entry.end_time or ""))
+  line("program", ("%s %s"):format(entry.program_name, entry["program_name@version"] or ""))
+  local system = entry.system or {}
+  line("host", system.host and ("%s, %s"):format(system.host, system.os))
+  for _, key in ipairs(members(system)) do
+    local device = key:find "^device_" and system[key]
+    if device then line("device", ("%s: %s (%s %s)"):format(device.id, device.name, device.driver_name or "",
+      device.driver_version or "")) end
   end
 end
 
 --- Prints a summary of a run file. Raises when it is none.
 --- @param file string
 function show.run(file)
-  local entry = core.h5_read(file, "/", 10000).entry
-  if type(entry) ~= "table" or entry["@NX_class"] ~= "NXentry" then
-    error(file .. ": expected a run file, but it has no /entry of class NXentry", 0)
-  end
-  line("run", file)
-  line("workflow", entry["script@file_name"])
-  line("status", ("%s, exit status %s"):format(entry.status, entry.exit_code))
-  line("time", ("%s to %s"):format(entry.start_time, entry.end_time))
-  line("program", ("%s %s"):format(entry.program_name, entry["program_name@version"] or ""))
-  local system = entry.system or {}
-  line("host", ("%s, %s"):format(system.host, system.os))
-  for _, key in ipairs(members(system)) do
-    local device = key:find "^device_" and system[key]
-    if device then line("device", ("%s: %s (%s %s)"):format(device.id, device.name, device.driver_name or "",
-      device.driver_version or "")) end
-  end
-  show_pairs("parameters", entry.parameters)
-  line("overrides", entry.parameters and entry.parameters["@overrides"])
-  show_files("inputs", entry.inputs)
-  show_steps(entry)
-  show_outputs(entry)
-  show_errors(entry.log)
-  for _, step in ipairs(steps_of(entry)) do
-    each_of_step(entry.metrics, step, function(name, series)
-      show_metrics(name, series, entry.digests and entry.digests[name])
-    end)
-    each_of_step(entry.evaluations, step, show_scores)
-  end
+  local run = runfile.open(file)
+  show_head(run)
+  show_parameters(run)
+  show_files("inputs", run.entry.inputs)
+  show_steps(run)
+  show_outputs(run)
+  show_complaints(run)
+  for _, training in ipairs(run:trainings()) do show_metrics(run, training) end
+  for _, name in ipairs(run:evaluations()) do show_scores(run, name) end
 end
 
 return show

@@ -9,7 +9,11 @@ local steps = {}
 --- @field input table<string, string> paths, or "file.h5:/object"
 --- @field output table<string, string> paths
 --- @field params table
+--- @field resources { devices: integer }
+--- @field checkpoint lavaflow.step_checkpoint_options
+--- @field on_device boolean a change of the device makes it run again
 --- @field run fun(s: lavaflow.session)
+--- @field position string "FILE:LINE: " of its declaration
 
 --- @class lavaflow.workflow
 --- @field path string of the script
@@ -22,6 +26,12 @@ local steps = {}
 --- @field steps lavaflow.step[] in the order of the script
 --- @field by_name table<string, lavaflow.step>
 --- @field makers table<string, lavaflow.step> by normal path of each output
+--- @field texts table<string, string> the Lua files that were loaded, by path
+--- @field known table<any, string> what is not the script's own, by what it is called
+--- @field env table the script's globals
+--- @field declared table<string, string> where the outputs are, by normal path as the script gives it
+--- @field libraries table<string, table> Lua's own, as the script has them
+--- @field folder string? that the relative paths of outputs are in
 
 local loading -- the workflow whose script is being loaded
 
@@ -31,6 +41,12 @@ function steps.collect(workflow, fn)
   local ok, message = xpcall(options.script, options.locate, fn)
   loading = nil
   return ok, message
+end
+
+--- Refuses work while a script is loaded, which happens more often than its steps run.
+--- @param where string the function's name in messages
+function steps.only_in_run(where)
+  if loading then options.fail("%s: expected in the run of a step, since loading a workflow only declares", where) end
 end
 
 local function the_workflow(where)
@@ -80,29 +96,67 @@ function steps.params(defaults)
   return options.strict(values, "lf.params")
 end
 
+local resource_rules = options.declare("lf.step: resources", {
+  devices = { "whole", min = 0, max = 64, default = 1 },
+})
+local checkpoint_rules = options.declare("lf.step: checkpoint", {
+  seconds = { "number", above = 0 },
+  steps = { "whole", min = 1 },
+  keep = { "whole", min = 1 },
+})
 local step_rules = options.declare("lf.step", {
   input = { "table", expected = "a table of paths" },
   output = { "table", expected = "a table of paths" },
   params = { "table", expected = "a table of parameters" },
+  resources = { "options", expected = "a table such as { devices = 2 }", rules = resource_rules },
+  checkpoint = { "options", expected = "a table such as { seconds = 60 }", rules = checkpoint_rules },
+  on_device = { "boolean", default = false },
   run = { "function", required = true },
 })
 local PATH = { "text", expected = "a path" }
 
-local function paths(where, field, given)
-  local checked = {}
+-- `flow`: where relative paths begin is its folder's.
+local function paths(where, field, given, flow)
+  local checked, folder = {}, flow and flow.folder
   for name, value in pairs(given or {}) do
     options.value(where, field .. " " .. options.show(name), { "name" }, name)
-    checked[name] = options.value(where, field .. " " .. name, PATH, value)
+    local path = options.value(where, field .. " " .. name, PATH, value)
+    if folder and path:sub(1, 1) == "/" and folder:sub(1, 1) ~= "/" then
+      options.fail("%s: %s %s: %s: expected a relative path, since each run of a sweep has a folder of its own",
+        where, field, name, path)
+    end
+    checked[name] = folder and folder .. "/" .. path or path
+    if flow then flow.declared[files.normal(path)] = checked[name] end
   end
   return options.strict(checked, ("%s: %s"):format(where, field))
+end
+
+-- Parameters are numbers, texts, booleans and tables of them, so that they can be compared with those of another run.
+local function check_params(where, values, path, above)
+  if above[values] then options.fail("%s: %s: expected a table that does not contain itself", where, path) end
+  above[values] = true
+  for key, value in pairs(values) do
+    local name = ("%s.%s"):format(path, tostring(key))
+    local kind = type(value)
+    if kind == "table" then
+      check_params(where, value, name, above)
+    elseif kind ~= "number" and kind ~= "string" and kind ~= "boolean" then
+      options.fail("%s: %s: expected a number, a text, true or false, or a table of them, got %s", where, name,
+        options.show(value))
+    end
+  end
+  above[values] = nil
 end
 
 local function declare(workflow, name, given)
   local where = ('step "%s"'):format(name)
   local step = options.check(where, step_rules, given)
-  step.name = name
+  step.name, step.position = name, options.position()
+  step.resources = step.resources or options.check(where, resource_rules, {})
+  step.checkpoint = step.checkpoint or {}
   step.input = paths(where, "input", step.input)
-  step.output = paths(where, "output", step.output)
+  step.output = paths(where, "output", step.output, workflow)
+  check_params(where, step.params or {}, "params", {})
   step.params = getmetatable(step.params) and step.params or options.strict(step.params or {}, where .. ": params")
   if workflow.by_name[name] then options.fail("%s: is declared twice", where) end
   for _, path in pairs(step.output) do
@@ -116,10 +170,21 @@ local function declare(workflow, name, given)
   return step
 end
 
+--- @class lavaflow.step_resources_options
+--- @field devices? integer how many device slots it holds while it runs, 1
+
+--- @class lavaflow.step_checkpoint_options
+--- @field seconds? number between two checkpoints, 60 or what the command line says
+--- @field steps? integer of training; written then too
+--- @field keep? integer so many of the last ones go into the run file, for `lavaflow verify --segments`
+
 --- @class lavaflow.step_options
 --- @field input? table<string, string> what it reads, by name: paths, or "file.h5:/object"
 --- @field output? table<string, string> the files it writes, by name
---- @field params? table for s.params
+--- @field params? table for s.params; those that `run` reads are what it depends on
+--- @field resources? lavaflow.step_resources_options
+--- @field checkpoint? lavaflow.step_checkpoint_options of trainings that name none of their own
+--- @field on_device? boolean another device makes it run again, false
 --- @field run fun(s: lavaflow.session)
 
 --- Declares a step: `lf.step "train" { input = {…}, output = {…}, params = P, run = function(s) … end }`. It depends on

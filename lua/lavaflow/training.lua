@@ -32,6 +32,7 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
   best = PATH,
   checkpoint = PATH,
   checkpoint_every = COUNT,
+  checkpoint_seconds = { "number", above = 0 },
   keep = COUNT,
   resume = PATH,
   replay = PATH,
@@ -73,6 +74,7 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
 --- @field best? string model file, written at each better epoch
 --- @field checkpoint? string file written after every epoch and when stopped
 --- @field checkpoint_every? integer steps; written then too
+--- @field checkpoint_seconds? number written too when so much time has passed since the last one
 --- @field keep? integer so many of the last checkpoints stay beside it as STEM-STEP.h5
 --- @field resume? string checkpoint to go on from; the path of `checkpoint` may not exist yet
 --- @field replay? string checkpoint of the step before a loss that is not finite, with the rows of its batch
@@ -135,7 +137,7 @@ function training.check(where, rules_of, given, bound, model)
   context.choose_device(where, t, bound)
   rules.check_loss(where, t, t[model])
   check_monitor(where, t)
-  for _, name in ipairs { "checkpoint_every", "keep" } do
+  for _, name in ipairs { "checkpoint_every", "checkpoint_seconds", "keep" } do
     options.only_with(where, t, name, t.checkpoint, "checkpoint, a path,", "none")
   end
   options.only_with(where, t, "on_step_every", t.on_step, "on_step, a function,", "none")
@@ -152,9 +154,14 @@ local function bind_events(t, bound)
   local told = t.on_epoch
   local reporter = bound.reporter or progress.silent
   local line = reporter:training(t.name, t.device)
-  function t.on_start(device)
+  function t.on_start(device, step)
+    t.resumed_at = step
+    if bound.resumed then bound.resumed(t.name, step) end
     if bound.record then bound.record:device(device, t.device) end
-    line:started(device)
+    line:started(device, step)
+  end
+  function t.on_saving(step)
+    if bound.saving then bound.saving(t.name, step) end
   end
   function t.on_progress(info)
     context.drain_log(bound)
@@ -162,15 +169,41 @@ local function bind_events(t, bound)
   end
   function t.on_epoch(epoch, logs)
     line:epoch(epoch, logs, t.epochs)
-    if told then return told(epoch, logs) end
+    -- A training of a step that goes on at its end only tells its validation: the script has heard of this epoch.
+    local heard = bound.checkpoints and t.resumed_at > 0 and logs.step == t.resumed_at
+    if told and not heard then return told(epoch, logs) end
   end
   return line
+end
+
+local epoch_series = { "loss", "accuracy", "val_loss", "val_accuracy", "lr" }
+
+-- Puts the epochs that earlier processes of the step have done before those of this one, so that a script sees one
+-- history whether the training was interrupted or not.
+local function restore_history(history, t, bound)
+  if not bound.earlier or t.resumed_at == 0 then return end
+  for _, name in ipairs(epoch_series) do
+    local steps, values = bound.earlier:get_series(t.name, name)
+    local all = {}
+    for i, step in ipairs(steps or {}) do
+      if step <= t.resumed_at then all[#all + 1] = values[i] end
+    end
+    -- A training that was at its end has only told its validation again.
+    if history.steps > t.resumed_at then table.move(history[name] or {}, 1, #(history[name] or {}), #all + 1, all) end
+    history[name] = #all > 0 and all or nil
+    history.final[name] = all[#all]
+  end
 end
 
 local function run(t, bound)
   t.run = bound.record and bound.record.run
   local line <close> = bind_events(t, bound)
   local history = options.call(core.train, t)
+  restore_history(history, t, bound)
+  -- Its checkpoint does not say that the script has ended it: another process of the step starts it over.
+  if t.checkpoint_rarely and (history.stopped == "on_epoch" or history.stopped == "on_step") then
+    files.remove(t.checkpoint)
+  end
   if bound.record then bound.record:trained(t, history) end
   context.drain_log(bound)
   line:finished(history, t)
@@ -190,6 +223,23 @@ local function run_recorded(t, bound)
   return result
 end
 
+-- In a step a training without a checkpoint of its own gets one, so that it can go on after any end of its process.
+local function bind_checkpoint(t, bound)
+  local own = bound.checkpoints
+  if not own or t.checkpoint then return end
+  t.checkpoint = ("%s/%s.checkpoint.h5"):format(own.folder, t.name)
+  if files.is_file(t.checkpoint) or not t.resume then t.resume = t.checkpoint end
+  t.checkpoint_rarely, t.checkpoint_seconds, t.checkpoint_every, t.keep = true, own.seconds, own.steps, own.keep
+end
+
+-- Runs one stretch of a training, which is all that the process is there for.
+local function run_segment(t, bound)
+  local segment = bound.segment
+  t.resume, t.max_steps, t.checkpoint = segment.resume, segment.stop, segment.checkpoint
+  run(t, bound)
+  error(context.segment_done, 0)
+end
+
 --- Runs a checked training.
 --- @param where string
 --- @param t table
@@ -201,6 +251,8 @@ function training.start(where, t, bound)
       options.show(t.record))
   end
   -- So that one script starts a training and goes on with it: at first there is nothing to resume.
+  if bound.segment and bound.segment.training == t.name then return run_segment(t, bound) end
+  bind_checkpoint(t, bound)
   if t.resume and t.resume == t.checkpoint and not files.is_file(t.resume) then t.resume = nil end
   context.check_outputs(where, t, bound, {
     { "checkpoint", t.checkpoint }, { "best", t.best }, { "replay", t.replay }, { "record", t.record },

@@ -87,8 +87,8 @@ end
 
 --- Runs a program to its end.
 --- @param command string[]
---- @param given { cwd: string?, env: table?, plain: boolean?, on_output: fun(text: string, process: userdata)?,
----   on_start: fun(process: userdata)? }?
+--- @param given { cwd: string?, env: table?, plain: boolean?, detached: boolean?,
+---   on_output: fun(text: string, process: userdata)?, on_start: fun(process: userdata)? }?
 --- @return { code: integer, signal: integer, out: string, err: string }
 function helper.run(command, given)
   given = given or {}
@@ -97,7 +97,7 @@ function helper.run(command, given)
   local process, why
   process, why = uv.spawn(command[1], {
     args = table.move(command, 2, #command, 1, {}), stdio = { nil, out, err }, cwd = given.cwd,
-    env = child_environment(given),
+    env = child_environment(given), detached = given.detached,
   }, function(code, signal)
     result.code, result.signal = code, signal
     process:close()

@@ -67,6 +67,7 @@ end
 
 local headings = {
   ["lf.dataset: split"] = "`split` of `lf.dataset`", ["lf.distill: hints"] = "`hints` of `lf.distill`",
+  ["lf.step: resources"] = "`resources` of `lf.step`", ["lf.step: checkpoint"] = "`checkpoint` of `lf.step`",
 }
 local optimizers = { "sgd", "adam", "adamw", "rmsprop", "lion", "lamb" }
 

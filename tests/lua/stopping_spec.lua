@@ -1,6 +1,7 @@
 -- What watches a training and what it leaves behind: early stopping, best models, checkpoints, replays, callbacks.
 local lf = require "lavaflow"
 local core = require "lavaflow.core"
+local uv = require "luv"
 local helper = require "helper"
 
 if not helper.device_present then
@@ -149,6 +150,17 @@ describe("checkpoints", function()
     end
   end)
 
+  it("are_written_by_the_clock_too_and_change_no_bit", function()
+    local path = folder .. "/c.h5"
+    local history = train { checkpoint = path, keep = 99, checkpoint_seconds = 1e-9, ema = 0.5, batch = 1 }
+    assert.equal(train({ ema = 0.5, batch = 1 }).digest, history.digest)
+    assert.is_true(#checkpoints() > 7) -- 6 epochs of 48 steps, of which the first is cut in two by the first submission
+    local wrong = { checkpoint_seconds = 1 }
+    helper.refused("lf.train: checkpoint_seconds: expected checkpoint, a path, with it, got none", train, wrong)
+    helper.refused("lf.train: checkpoint_seconds: expected a number above 0, got 0", train,
+      { checkpoint = path, checkpoint_seconds = 0 })
+  end)
+
   it("of_an_earlier_training_do_not_push_out_new_ones", function()
     local path = folder .. "/c.h5"
     train { checkpoint = path, keep = 2 }
@@ -244,5 +256,192 @@ describe("on_step", function()
   it("fails_the_training_with_its_error", function()
     local message = helper.message(train, { on_step = function(step) if step == 3 then error "mine" end end })
     helper.has(message, "mine")
+  end)
+end)
+
+-- Runs a script that says "ready", which is sent a signal then, in a process of its own. Gives what it printed last.
+local function signalled(signal, body, command)
+  local path, sent = folder .. "/script.lua", false
+  helper.write(path, ([[
+local lf, core, uv = require "lavaflow", require "lavaflow.core", require "luv"
+local data, device = lf.dataset "good.h5", %q
+local function ready() print "ready" io.stdout:flush() end
+local function train(given)
+  local t = { model = lf.mlp { 4, 8, 3 }, data = data.train, epochs = 100000000, batch = 8, device = device }
+  for name, value in pairs(given) do t[name] = value end
+  return lf.train(t)
+end
+local ok, message = pcall(function()
+  %s
+end)
+local name, checkpointed = core.interrupted()
+for i = 1, 1000000 do name = name end -- it is told: no more errors
+print(ok, message, name, checkpointed)
+]]):format(helper.device, body))
+  local result = helper.run(command or { helper.lua, path }, {
+    cwd = folder,
+    on_output = function(text, process)
+      if not sent and signal and text:find "ready" then process:kill(signal) end
+      sent = sent or text:find "ready" ~= nil
+    end,
+  })
+  assert.equal("", result.err)
+  return result.out:match "([^\n]*)\n$"
+end
+
+describe("a signal in a worker", function()
+  local names = { sigint = "SIGINT", sigterm = "SIGTERM", sigusr1 = "SIGUSR1" }
+
+  for signal, name in pairs(names) do
+    it(signal .. "_stops_lua", function()
+      local said = signalled(signal, "core.catch_signals() ready() while true do end")
+      assert.is_truthy(said:find(("^false\t[^\t]*interrupted by %s\t%s\tfalse$"):format(name, name)), said)
+    end)
+
+    it(signal .. "_stops_a_training_with_its_checkpoint", function()
+      local said = signalled(signal, [[core.catch_signals()
+        train { checkpoint = "c.h5", on_epoch = function(epoch) if epoch == 3 then ready() end end }]])
+      helper.has(said, "c.h5 is written, to go on from: interrupted at step ")
+      assert.equal(name .. "\ttrue", said:match "[^\t]+\t[^\t]+$")
+      assert.is_true(helper.exists(folder .. "/c.h5"))
+    end)
+  end
+
+  it("that_the_script_catches_comes_again", function()
+    local said = signalled("sigterm", [[core.catch_signals()
+      pcall(function() ready() while true do end end)
+      pcall(function() while true do end end)
+      while true do end]])
+    helper.has(said, "interrupted by SIGTERM\tSIGTERM\tfalse")
+  end)
+
+  it("that_came_before_a_training_stops_it_at_its_first_boundary", function()
+    local said = signalled(nil, [[core.catch_signals()
+      local model = lf.mlp { 4, 8, 3 }
+      pcall(os.execute, "kill -TERM $PPID")
+      train { model = model, checkpoint = "c.h5" }]])
+    helper.has(said, "c.h5 is written, to go on from: interrupted at step 6 of")
+    helper.has(said, "\tSIGTERM\ttrue")
+  end)
+
+  it("that_comes_in_a_callback_stops_the_training_behind_it", function()
+    local said = signalled(nil, [[core.catch_signals()
+      train { checkpoint = "c.h5", on_epoch = function(epoch)
+        if epoch == 2 then os.execute "kill -USR1 $PPID" for _ = 1, 1000000 do epoch = epoch + 0 end end
+      end }]])
+    helper.has(said, "interrupted at step 12 of")
+    helper.has(said, "\tSIGUSR1\ttrue")
+  end)
+
+  it("in_the_last_submission_of_work_is_heard_behind_it", function()
+    local said = signalled(nil, [[core.catch_signals()
+      train { checkpoint = "c.h5", epochs = 2, on_epoch = function(epoch)
+        if epoch == 2 then os.execute "kill -TERM $PPID" end
+      end }
+      while true do end]])
+    helper.has(said, "interrupted by SIGTERM\tSIGTERM\ttrue")
+  end)
+
+  it("is_the_end_of_its_parent_too", function()
+    local said = signalled(nil, "core.catch_signals(uv.os_getpid())") -- another one is its parent
+    helper.has(said, "interrupted by SIGTERM\tSIGTERM\tfalse")
+    said = signalled("sigkill", "core.catch_signals(uv.os_getppid()) ready() while true do end",
+      { "/bin/sh", "-c", helper.lua .. " script.lua; true" })
+    helper.has(said, "interrupted by SIGTERM\tSIGTERM\tfalse")
+  end)
+end)
+
+it("SIGUSR1_stops_a_training_in_any_process", function()
+  local said = signalled("sigusr1",
+    [[train { checkpoint = "c.h5", on_epoch = function(epoch) if epoch == 3 then ready() end end }]])
+  helper.has(said, "c.h5 is written, to go on from: interrupted at step ")
+  helper.has(said, "\tSIGUSR1\ttrue")
+end)
+
+describe("a killed training", function()
+  local series = { "step_loss", "loss", "accuracy", "val_loss", "val_accuracy", "lr" }
+  local cpu = helper.device == "cpu"
+  local epochs = cpu and 2000 or 40
+
+  -- Runs it as a step's process does, with a journal and checkpoints in `place`; killed so many milliseconds after its
+  -- first submission, if it still runs then. Gives whether it was, where it began and the digest of its weights.
+  local function work(place, milliseconds)
+    local script = helper.write(folder .. "/work.lua", ([[
+local core, lf = require "lavaflow.core", require "lavaflow"
+local data = lf.dataset "good.h5"
+local journal = core.journal("%s/journal", "00000000-0000-4000-8000-000000000000", 0)
+local bound = { name = "train", checkpoints = { folder = %q, seconds = 0.01 },
+  record = setmetatable({ run = journal }, { __index = function() return function() end end }) }
+local t = { model = lf.mlp { 4, 8, 3 }, data = data.train, validation = data.test, epochs = %d, batch = 1, ema = 0.9,
+  seed = 1, digest_every = 20, device = %q, on_epoch = function() end }
+local begin = core.train
+core.train = function(options)
+  local told = options.on_start
+  options.on_start = function(info, step)
+    options.first = "from " .. step .. "\n"
+    told(info, step)
+  end
+  options.on_progress = function()
+    if options.first then io.stdout:write(options.first):flush() end
+    options.first = nil
+  end
+  return begin(options)
+end
+print("digest " .. require("lavaflow.training").train("train", t, bound).digest)
+]]):format(place, place, epochs, helper.device))
+    local timer
+    local result = helper.run({ helper.lua, script }, {
+      cwd = folder,
+      on_output = function(_, process)
+        if timer or not milliseconds then return end
+        timer = uv.new_timer()
+        timer:start(milliseconds, 0, function()
+          timer:close()
+          if process:is_active() then process:kill "sigkill" end
+        end)
+      end,
+    })
+    assert.equal("", result.err)
+    return result.signal == 9, tonumber(result.out:match "from (%d+)"), result.out:match "digest (%x+)"
+  end
+
+  local function replayed(place)
+    local run, path = core.run(), folder .. "/" .. place .. ".h5"
+    run:replay(folder .. "/" .. place .. "/journal", 0, 0.0, "train")
+    run:save(path, "completed", 0)
+    local metrics = {}
+    for _, name in ipairs(series) do
+      local steps, values = run:get_series("train", name)
+      metrics[name] = { step = steps, value = values }
+    end
+    run:close()
+    return metrics, core.h5_read(path, "/entry/digests/train", 1000000)
+  end
+
+  it("goes_on_from_any_moment_without_a_gap_or_a_duplicate", function()
+    uv.fs_mkdir(folder .. "/whole", 448)
+    uv.fs_mkdir(folder .. "/killed", 448)
+    local _, _, expected = work "whole"
+    local kills, places, digest = 0, {}, nil
+    for attempt = 1, 13 do
+      local killed, from, done = work("killed", attempt < 13 and attempt * 37 % (cpu and 31 or 101) or nil)
+      kills = kills + (killed and 1 or 0)
+      if from then places[from] = true end
+      digest = done
+      if done then break end
+    end
+    assert.is_true(kills >= 5, ("%d kills"):format(kills))
+    local different = 0
+    for _ in pairs(places) do different = different + 1 end
+    assert.is_true(different >= 4, ("went on from %d places"):format(different))
+    assert.equal(expected, digest)
+    local whole, digests = replayed "whole"
+    local metrics, others = replayed "killed"
+    for step, at in ipairs(metrics.step_loss.step) do assert.equal(step, at) end
+    assert.equal(48 * epochs, #metrics.step_loss.step)
+    assert.equal(epochs, #metrics.val_loss.step)
+    assert.same(whole, metrics)
+    assert.same(digests, others)
+    assert.is_true(#digests.step > 2 * epochs)
   end)
 end)

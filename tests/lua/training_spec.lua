@@ -205,7 +205,7 @@ describe("training", function()
     assert.equal(history.final.val_loss, entry.metrics.first.val_loss.value[2])
     assert.equal(history.digest, entry.digests.first.sha256[2])
     assert.equal("first", entry.step_1.name)
-    helper.has(table.concat(entry.log.text, "\n"), "step first completed")
+    helper.has(table.concat(entry.log.text, "\n"), "step first: completed")
   end)
 
   it("record_holds_the_schedule", function()

@@ -89,7 +89,7 @@ def main(path):
 
         log = entry["log"]
         assert log["time"].shape == log["level"].shape == log["text"].shape
-        assert any("step train completed" in text(line) for line in log["text"][()])
+        assert any("step train: completed" in text(line) for line in log["text"][()])
 
         model = entry["result/train/model"]
         assert text(model.attrs["format"]) == "lavaflow-model"

@@ -121,7 +121,7 @@ describe("a run file", function()
 
   it("goes_to_a_new_file_under_runs_each_time", function()
     for count = 1, 2 do
-      assert.equal(0, helper.cli(folder, "run", "flow.lua", "-q", "--device", "cpu").code)
+      assert.equal(0, helper.cli(folder, "run", "flow.lua", "-q", "--fresh", "--device", "cpu").code)
       local names = helper.list(folder .. "/runs/flow")
       assert.equal(count, #names)
       assert.is_truthy(names[1]:find "^%d%d%d%d%d%d%d%dT%d%d%d%d%d%dZ%-%x%x%x%x%x%x%x%x%.h5$")
