@@ -119,6 +119,11 @@ function helper.run(command, given)
   return result
 end
 
+--- Whether this machine has terminals to give (a mounted /dev/pts).
+function helper.has_terminals()
+  return helper.run({ helper.python, "-c", "import os; os.openpty()" }, { plain = true }).code == 0
+end
+
 --- Runs the command line in a folder.
 function helper.cli(folder, ...)
   return helper.run({ helper.lavaflow, ... }, { cwd = folder })

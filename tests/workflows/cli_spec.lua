@@ -129,6 +129,7 @@ lf.step "distilled" {
   end)
 
   it("updates_one_line_per_training_on_a_terminal", function()
+    if not helper.has_terminals() then pending "no terminals here: /dev/pts is not mounted" return end
     local result = helper.run({ helper.python, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", helper.lavaflow, "run",
       "flow.lua", "train", "epochs=5", "--record", "terminal.h5" },
       { cwd = folder, plain = true, env = { TERM = "xterm", LD_PRELOAD = os.getenv "LD_PRELOAD" } })

@@ -77,6 +77,7 @@ describe("lavaflow runs", function()
   end)
 
   it("fits_a_terminal", function()
+    if not helper.has_terminals() then pending "no terminals here: /dev/pts is not mounted" return end
     local result = helper.run({ helper.python, "-c", [[
 import fcntl, os, pty, struct, sys, termios
 pid, fd = pty.fork()
