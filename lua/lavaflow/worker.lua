@@ -100,7 +100,7 @@ end
 local function run(job)
   local flow, message = workflow.load(job.script, job.overrides, { sources = job.sources, folder = job.folder,
     silent = true })
-  if not flow then return "failed", message end
+  if not flow then error(message, 0) end
   local step = flow.by_name[job.step]
   local earlier, marks = read_earlier(job)
   local bound = {
@@ -126,7 +126,10 @@ function worker.main()
   core.catch_signals(job.parent)
   core.ignore_broken_pipes()
   local ok, status, message, modules = xpcall(run, options.locate, job)
-  if not ok then status, message = stop_signal(status) and "interrupted" or "failed", status end
+  if not ok then -- before the step's own code
+    local signal = stop_signal(status)
+    status, message = signal and "interrupted" or "failed", signal and "interrupted by " .. signal or status
+  end
   send { status = status, message = message, modules = modules }
   return exit_codes[status]
 end
