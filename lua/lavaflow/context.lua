@@ -20,6 +20,7 @@ local context = {}
 --- @field marks? table<string, table> what the step had told when a checkpoint was written, by "TRAINING STEP"
 --- @field saving? fun(training: string, step: integer) a checkpoint is about to be written
 --- @field resumed? fun(training: string, step: integer) a training goes on from one; 0: it starts
+--- @field scratch? boolean checkpoints and the like that the script names are neither read nor written
 --- @field segment? lavaflow.segment the only stretch to run
 
 --- A stretch of a training.

@@ -50,12 +50,13 @@ end
 
 --- Remembers them; that they cannot be written costs time at the next run, nothing else.
 function Digests:save()
-  local killed = self.path .. ".tmp"
+  local killed = self.path .. ".tmp" -- of a run that was killed while it wrote
   if not files.is_folder(files.folder(self.path)) or not (self.changed or files.is_file(killed)) then return end
-  local lock <close> = core.lock(self.path .. ".lock")
-  if not lock then return end
+  local ok, lock = pcall(core.lock, self.path .. ".lock")
+  if not ok or not lock then return end
   if self.changed then files.replace(self.path, cjson.encode(self.known)) end
   files.remove(killed)
+  lock:close()
   self.changed = false
 end
 

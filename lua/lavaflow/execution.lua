@@ -71,14 +71,21 @@ local function add_facts(rec, recorded, found)
   recorded:set("key", key)
 end
 
--- Puts the checkpoints that the trainings have kept into the run file. Gives their names.
-local function add_checkpoints(self, place)
+-- Puts a checkpoint that a training has kept into the run file.
+local function add_checkpoint(self, place, name)
+  local training, at = name:gsub("^kept%-", ""):match "^(.+)%.checkpoint%-(%d+)%.h5$"
+  self.record.run:model(training, "checkpoint_" .. at, place:path(name))
+end
+
+-- All of those of a run that has completed, under names that no later one takes for its own. Gives these.
+local function keep_checkpoints(self, place)
   local kept = {}
   for _, name in ipairs(files.list(place.folder)) do
-    local training, at = name:match "^(.+)%.checkpoint%-(%d+)%.h5$"
-    if training then
-      self.record.run:model(training, "checkpoint_" .. at, place:path(name))
-      kept[#kept + 1] = name
+    if name:find "%.checkpoint%-%d+%.h5$" and not name:find "^kept%-" then
+      add_checkpoint(self, place, name)
+      local ok, why = uv.fs_rename(place:path(name), place:path("kept-" .. name))
+      if not ok then error(why, 0) end
+      kept[#kept + 1] = "kept-" .. name
     end
   end
   return kept
@@ -98,7 +105,8 @@ local function add_done(self, step, decision)
       step.name), 0)
   end
   take_notes(self, recorded, events)
-  add_checkpoints(self, place)
+  for _, name in ipairs(done.checkpoints or {}) do add_checkpoint(self, place, name) end
+  for _, module in ipairs(done.late_modules or {}) do rec:module(module.path, module.text) end
   recorded:finish("up to date", step.output)
 end
 
@@ -139,7 +147,8 @@ local function complete(self, work)
   end
   local found = work.decision.facts
   local place = self.plan.places[step]
-  place:complete { facts = found, outputs = written, checkpoints = add_checkpoints(self, place),
+  place:complete { facts = found, outputs = written, checkpoints = keep_checkpoints(self, place),
+    late_modules = work.said.modules,
     run = self.record.run:uuid(), run_file = self.run_file, seconds = self.record.run:time() - work.shift,
     at = os.date "!%Y-%m-%dT%H:%M:%SZ" }
 end
@@ -191,7 +200,8 @@ local function ended(self, work, code, signal)
   if status ~= "completed" then
     drop_staged(work)
     local place = self.plan.places[step]
-    place:write_attempt { facts = work.decision.facts, run_file = self.run_file, modules_known = work.said ~= nil }
+    place:write_attempt { facts = work.decision.facts, forced = work.decision.forced,
+      modules_known = work.said ~= nil }
     if status == "failed" then place:fail() end
     if status == "failed" and work.decision.attempt then
       message = message .. "; it went on with what an interrupted run left (--fresh starts over)"
@@ -252,7 +262,8 @@ local function describe_job(self, work, device)
     script = flow.path, sources = sources_of(flow), overrides = flow.overrides, folder = flow.folder, step = step.name,
     device = device, input = step.input, output = work.output, journal = work.journal, uuid = self.record.run:uuid(),
     elapsed = self.record.run:time() - work.shift, run_file = self.run_file, columns = self.reporter.columns,
-    quiet = given.quiet, verbose = given.verbose, parent = uv.os_getpid(), segment = given.segment,
+    quiet = given.quiet, verbose = given.verbose, scratch = given.scratch, parent = uv.os_getpid(),
+    segment = given.segment,
     checkpoints = { folder = place.folder, seconds = given.seconds or step.checkpoint.seconds or 60.0,
       steps = step.checkpoint.steps, keep = step.checkpoint.keep },
   }
@@ -273,11 +284,12 @@ local function prepare(self, work)
   if sound then
     work.shift = work.shift - last
   else
+    self.dropped = self.dropped or place:attempt() ~= nil
     work.decision.attempt = nil
     place:drop_attempt()
   end
   core.journal(work.journal, run:uuid(), 0):close() -- so that it is there to be read
-  place:write_attempt { facts = work.decision.facts, run_file = self.run_file }
+  place:write_attempt { facts = work.decision.facts, forced = work.decision.forced }
   for _, path in pairs(work.output) do
     files.remove(path)
     local ok, message = files.make_folder(files.folder(path))
@@ -290,28 +302,34 @@ local function prepare(self, work)
   if work.decision.attempt then read_journal(self, work) end
 end
 
+-- Of a step that could not be run, or whose end could not be dealt with.
+local function fail(self, step, message, finish)
+  message = ('step "%s": %s'):format(step.name, message)
+  local ok, other = pcall(function()
+    local rec = need_record(self)
+    rec:log("error", message, step.name)
+    rec:step(step.name, rec.run:time()):finish("failed", {})
+  end)
+  if not ok then self.reporter:log("error", other) end
+  self.reporter:log("error", message)
+  self.statuses[step] = "failed"
+  finish "failed"
+end
+
 local function launch(self, work, slots)
   prepare(self, work)
   local environment, device = bind(self, work.step, slots)
   local handle, message = process.start(describe_job(self, work, device), {
     environment = environment, lock = self.plan.places[work.step].lock:fd(),
     on_message = guard(self, work, said), on_line = guard(self, work, wrote),
-    on_exit = function(code, signal) ended(self, work, code, signal) end,
+    on_exit = function(code, signal)
+      local ok, message = xpcall(ended, debug.traceback, self, work, code, signal)
+      if not ok then fail(self, work.step, message, work.finish) end
+    end,
   })
   if not handle then error(message, 0) end
   work.process = handle
   self.working[work] = true
-end
-
--- Before its process runs.
-local function fail(self, step, message, finish)
-  message = ('step "%s": %s'):format(step.name, message)
-  local rec = need_record(self)
-  rec:log("error", message, step.name)
-  rec:step(step.name, rec.run:time()):finish("failed", {})
-  self.reporter:log("error", message)
-  self.statuses[step] = "failed"
-  finish "failed"
 end
 
 --- What of the device counts for a step that depends on it.
@@ -329,11 +347,7 @@ function execution.device_on(slots, device)
   return execution.device_text(slots[1] and slots[1].device or core.find_device(device or "auto"))
 end
 
---- Runs a step, or finds that it is up to date. Calls `finish` with how it ended, at once or later.
---- @param step lavaflow.step
---- @param slots lavaflow.slot[]
---- @param finish fun(status: string)
-function Execution:start(step, slots, finish)
+local function begin(self, step, slots, finish)
   local decision, message = self.plan:decide(step,
     step.on_device and execution.device_on(slots, self.given.device) or nil)
   if not decision then return fail(self, step, message, finish) end
@@ -349,7 +363,21 @@ function Execution:start(step, slots, finish)
   self.reporter:verbose_line(("%s  %s: %s"):format(step.name, decision.attempt and "goes on" or "runs",
     table.concat(decision.reasons, "; ")))
   local work = { step = step, decision = decision, output = staged(step), finish = finish }
-  local ok, failure = pcall(launch, self, work, slots)
+  launch(self, work, slots)
+end
+
+--- Runs a step, or finds that it is up to date. Calls `finish` with how it ended, at once or later.
+--- @param step lavaflow.step
+--- @param slots lavaflow.slot[]
+--- @param finish fun(status: string)
+function Execution:start(step, slots, finish)
+  local finished = false
+  local function once(status)
+    finished = true
+    finish(status)
+  end
+  local ok, failure = pcall(begin, self, step, slots, once)
+  if not ok and finished then error(failure, 0) end -- of a step that came after it
   if not ok then fail(self, step, failure, finish) end
 end
 

@@ -58,6 +58,7 @@ end
 --- @field facts lavaflow.facts
 --- @field done table? of its place
 --- @field attempt table? an interrupted run that it goes on with
+--- @field forced boolean? it runs whatever has changed
 
 --- Decides on a step whose inputs are there.
 --- @param step lavaflow.step
@@ -69,10 +70,11 @@ function Plan:decide(step, device)
   if not found then return nil, message end
   local place = self.places[step]
   local done, attempt, reasons = place:done(), place:attempt(), {}
-  if self.fresh then
-    reasons[1] = "--fresh"
-  elseif self.forced[step] then
-    reasons[1] = "forced"
+  local forced = self.fresh or self.forced[step]
+  if forced then
+    reasons[1] = self.fresh and "--fresh" or "forced"
+  elseif attempt and attempt.forced then
+    reasons[1] = "was forced, and interrupted"
   elseif done then
     reasons = facts.compare(done.facts, found)
     compare_outputs(self, reasons, step, done.outputs)
@@ -80,10 +82,11 @@ function Plan:decide(step, device)
     reasons = compare_sibling(place, found)
   end
   -- What the code required while it ran is known when its process could say so.
-  local goes_on = #reasons > 0 and attempt and not self.fresh and not self.forced[step]
+  local goes_on = #reasons > 0 and attempt and not forced
     and files.is_file(place:path "attempt.journal") and #facts.compare(attempt.facts, found) == 0
     and (not found.requires or attempt.modules_known)
-  return { reasons = reasons, facts = found, done = done, attempt = goes_on and attempt or nil }
+  return { reasons = reasons, facts = found, done = done, attempt = goes_on and attempt or nil,
+    forced = forced or (goes_on and attempt.forced) or nil }
 end
 
 --- @class lavaflow.outlook

@@ -23,6 +23,7 @@ local process = {}
 --- @field quiet boolean?
 --- @field verbose boolean?
 --- @field parent integer process number of the runner
+--- @field scratch boolean? checkpoints and the like that the script names are neither read nor written
 --- @field segment lavaflow.segment? only this stretch of a training is to be run
 
 -- The program that is running: the interpreter and the launcher.

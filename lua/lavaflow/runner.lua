@@ -19,6 +19,7 @@ runner.DONE, runner.FAILED, runner.USAGE, runner.DIFFERS, runner.RESUMABLE = 0, 
 --- @class lavaflow.run_options
 --- @field names string[] of steps; none: all
 --- @field device_of table<string, string>? devices by step, where there are no slots of devices
+--- @field scratch boolean? files that the scripts name for themselves are not touched
 --- @field only boolean? not the steps that these depend on
 --- @field segment lavaflow.segment?
 --- @field devices string[]? that steps run on
@@ -176,15 +177,24 @@ local function lock_places(plans, reporter)
   return places
 end
 
--- Deals with runs of the workflow that were killed: what this run takes over needs their live file no more.
-local function clean_killed(one, reporter)
-  local mine = {}
+-- The runs of the same steps with the same parameters that were killed: this one takes their place.
+local function killed_before(one)
+  local mine, list = {}, {}
   for _, place in pairs(one.places) do mine[place.folder] = true end
   for _, dead in ipairs(state.killed(one.flow, one.root)) do
+    local same = dead.info.params == facts.exact(one.flow.params)
+    for _, folder in ipairs(dead.info.places) do same = same and mine[folder] end
+    list[#list + 1] = dead
+    dead.same = same
+  end
+  return list
+end
+
+-- Deals with what they have left, once this run has its run file: a live file that shows what no other file does stays.
+local function clean_killed(run, list, reporter)
+  for _, dead in ipairs(list) do
     local info = dead.info
-    local taken = info.params == facts.exact(one.flow.params)
-    for _, folder in ipairs(info.places) do taken = taken and mine[folder] end
-    if taken then
+    if dead.same and not run.dropped then
       files.remove(info.live)
       files.remove_temporary(info.live)
       files.remove_temporary(info.run_file)
@@ -192,7 +202,7 @@ local function clean_killed(one, reporter)
       reporter:log("warn", ("%s is left of a run that was killed: lavaflow recover makes a run file of it"):format(
         info.live))
     end
-    if taken or not files.is_file(info.live) then dead:close() else dead.lock:close() end
+    if files.is_file(info.live) then dead.lock:close() else dead:close() end
   end
 end
 
@@ -229,7 +239,7 @@ end
 
 local TICK, LIVE = 100, 5 -- milliseconds; ticks
 
--- Runs the tasks. Gives the signal that stopped it, if one did.
+-- Runs the tasks until all are done, or a signal stops them.
 local function work(runs, tasks, slots, jobs, given, reporter)
   local schedule = scheduler.create(tasks, { slots = slots, jobs = jobs, keep_going = given.keep_going })
   local stopped_by, stopped_at
@@ -253,7 +263,6 @@ local function work(runs, tasks, slots, jobs, given, reporter)
   timer:close()
   release()
   uv.run "nowait" -- ends the closes, which must not be pending when the Lua state ends
-  return stopped_by
 end
 
 local function exit_code(status)
@@ -265,8 +274,16 @@ end
 local function finish(runs, given, reporter)
   local worst = runner.DONE
   for _, run in ipairs(runs) do
-    local status, written = run:finish(exit_code, given.record)
-    if written then
+    local always = given.record ~= nil
+    for _, dead in ipairs(run.killed) do -- it may have ended before its run file was written
+      always = always or (dead.same and not files.is_file(dead.info.run_file))
+    end
+    local ok, status, written = pcall(run.finish, run, exit_code, always)
+    if ok then clean_killed(run, run.killed, reporter) end
+    if not ok then
+      reporter:log("error", status)
+      status = "failed"
+    elseif written then
       reporter:say(("%s: %s"):format(status, run.run_file))
     elseif status == "completed" then
       reporter:say(("nothing to do: %d steps of %s are up to date"):format(#run.plan.order, run.flow.path))
@@ -317,11 +334,11 @@ local function execute(plans, given, reporter, made)
     check(runner.FAILED, prepare_outputs(one.order, run_file, not given.record, made))
     runs[i] = execution.create(one.flow, one, { run_file = run_file, reporter = reporter, jobs = jobs,
       device = given.devices and given.devices[1], seconds = given.seconds, quiet = given.quiet,
-      device_of = given.device_of, verbose = given.verbose, segment = given.segment })
+      device_of = given.device_of, scratch = given.scratch, verbose = given.verbose, segment = given.segment })
   end
   check(runner.FAILED, state.prepare(given.root))
   local places = lock_places(plans, reporter)
-  for _, one in ipairs(plans) do clean_killed(one, reporter) end
+  for i, one in ipairs(plans) do runs[i].killed = killed_before(one) end
   work(runs, tasks_of(runs), slots, jobs, given, reporter)
   local code = finish(runs, given, reporter)
   for _, place in ipairs(places) do place:release() end

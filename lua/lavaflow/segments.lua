@@ -80,7 +80,7 @@ local function check_stretch(file, given, scratch, it, stretch, differs, number)
     core.run_extract(file, group_of(stretch.training, stretch.from), segment.resume)
   end
   local code = runner.run({ it.flow }, { names = { step.name }, only = true, root = place, record = place .. ".h5",
-    device_of = it.device_of, fresh = true, quiet = not given.verbose, verbose = given.verbose,
+    device_of = it.device_of, scratch = true, fresh = true, quiet = not given.verbose, verbose = given.verbose,
     segment = segment })
   if code ~= runner.DONE then error({ code = runner.FAILED, message = file .. ": could not be run again" }, 0) end
   local expected = place .. "-expected.h5"

@@ -106,9 +106,14 @@ end
 -- The parameters that `function(s) … end` reads as `s.params.NAME`, when it does nothing else with them, nor with `s`
 -- but reading fields and calling methods; nil when it does.
 local function params_of(tokens)
-  local session = tokens[2] and tokens[2].text == "(" and tokens[3]
-  local names = {}
-  if not session or not session.is_name then return names end
+  local open = 2
+  while tokens[open] and (tokens[open].is_name or tokens[open].text == "." or tokens[open].text == ":") do
+    open = open + 1 -- the function's name
+  end
+  if tokens[1].text ~= "function" or not tokens[open] or tokens[open].text ~= "(" then return nil end
+  local session, names = tokens[open + 1], {}
+  if session.text == ")" then return names end
+  if not session.is_name then return nil end
   for k, i in ipairs(uses_of(tokens, session.text)) do
     local mark = k > 1 and tokens[i + 1] and tokens[i + 1].text
     if k > 1 and mark ~= ":" then
@@ -210,9 +215,10 @@ end
 -- What a function takes of the globals that the script has set, and what this has changed in Lua's own libraries.
 function Walk:globals(tokens, env)
   if env ~= self.flow.env then return end
-  for name, library in pairs(self.flow.libraries) do
-    for key, entry in pairs(library) do
-      if entry ~= _G[name][key] then self:value(entry, name .. "." .. tostring(key)) end
+  for _, name in ipairs(options.names(self.flow.libraries)) do
+    local library = self.flow.libraries[name]
+    for _, key in ipairs(options.names(library)) do
+      if library[key] ~= _G[name][key] then self:value(library[key], name .. "." .. key) end
     end
   end
   for _, token in ipairs(tokens) do
@@ -228,8 +234,8 @@ function Walk:globals(tokens, env)
 end
 
 function Walk:all_globals(env)
-  for name, value in pairs(env) do
-    if type(name) == "string" and not self.flow.known[value] then self:value(value, name) end
+  for _, name in ipairs(options.names(env)) do
+    if not self.flow.known[env[name]] then self:value(env[name], name) end
   end
 end
 

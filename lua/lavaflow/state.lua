@@ -6,7 +6,7 @@
 --   lock             held by the run that uses the step, and by its process
 --   done.json        facts, outputs and their digests, of the last run that completed; names its journal
 --   done-<key>.journal
---   <training>.checkpoint-<step>.h5  checkpoints that were to be kept
+--   kept-<training>.checkpoint-<step>.h5  its checkpoints that were to be kept
 --   attempt.json     facts of a run that has not completed, and its run file
 --   attempt.journal  its metrics and log
 --   <training>.checkpoint.h5
@@ -75,7 +75,9 @@ local Registration = {}
 Registration.__index = Registration
 
 function Registration:close()
-  files.remove(self.path:gsub("%.lock$", ".json"))
+  local about = self.path:gsub("%.lock$", ".json")
+  files.remove(about)
+  files.remove(about .. ".tmp") -- of one that was killed as it began
   files.remove(self.path)
   self.lock:close()
 end
@@ -188,7 +190,7 @@ function Place:drop_attempt() clean(self, of_done(self:done())) end
 --- The attempt has failed: it is kept when a training has left a checkpoint to go on from once the cause is gone.
 function Place:fail()
   for _, name in ipairs(files.list(self.folder)) do
-    if name:find "%.h5$" then return end
+    if name:find "%.h5$" and not name:find "^kept%-" then return end
   end
   self:drop_attempt()
 end

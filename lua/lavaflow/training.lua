@@ -188,10 +188,12 @@ local function restore_history(history, t, bound)
     for i, step in ipairs(steps or {}) do
       if step <= t.resumed_at then all[#all + 1] = values[i] end
     end
-    -- A training that was at its end has only told its validation again.
-    if history.steps > t.resumed_at then table.move(history[name] or {}, 1, #(history[name] or {}), #all + 1, all) end
-    history[name] = #all > 0 and all or nil
-    history.final[name] = all[#all]
+    if #all > 0 then
+      local own = history[name] or {}
+      -- A training that was at its end has only told its validation again.
+      if history.steps > t.resumed_at then table.move(own, 1, #own, #all + 1, all) end
+      history[name], history.final[name] = all, all[#all]
+    end
   end
 end
 
@@ -251,6 +253,13 @@ function training.start(where, t, bound)
       options.show(t.record))
   end
   -- So that one script starts a training and goes on with it: at first there is nothing to resume.
+  if bound.scratch then
+    if t.resume == t.checkpoint then t.resume = nil end
+    for _, name in ipairs { "checkpoint", "checkpoint_every", "checkpoint_seconds", "keep", "best", "replay",
+      "cache_file" } do
+      t[name] = nil
+    end
+  end
   if bound.segment and bound.segment.training == t.name then return run_segment(t, bound) end
   bind_checkpoint(t, bound)
   if t.resume and t.resume == t.checkpoint and not files.is_file(t.resume) then t.resume = nil end

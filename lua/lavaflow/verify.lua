@@ -211,7 +211,9 @@ local function compare_evaluations(a, b, same, differs)
     local one, other = a.entry.evaluations[name], (b.entry.evaluations or {})[name] or {}
     for _, key in ipairs(runfile.members(one)) do
       local x, y = one[key], other[key]
-      if type(x) == "number" and not passing[key] then
+      if type(x) == "table" and same and exact(x) ~= exact(y or {}) then
+        differs(("evaluations/%s/%s: differs"):format(name, key))
+      elseif type(x) == "number" and not passing[key] then
         if not y or not agreement(same, "scores")(x, y) then
           differs(("evaluations/%s/%s: %s, now %s"):format(name, key, exact(x), exact(y)))
         end
@@ -226,7 +228,7 @@ local function first_element(a, b)
   end
 end
 
--- The first tensor that differs, and where.
+-- The first tensor that differs, and where; whether there is one.
 local function compare_tensors(file, again, path, differs)
   local a, b = core.h5_read(file, path, LIMIT), core.h5_read(again, path, LIMIT)
   for _, layer in ipairs(runfile.members(a)) do
@@ -234,8 +236,9 @@ local function compare_tensors(file, again, path, differs)
       local one, other = a[layer][tensor], (b[layer] or {})[tensor]
       local at, x, y = first_element(type(one) == "table" and one or {}, type(other) == "table" and other or {})
       if at then
-        return differs(("%s/%s/%s: element %d: %s, now %s"):format(path:gsub("^/entry/", ""), layer, tensor, at - 1,
+        differs(("%s/%s/%s: element %d: %s, now %s"):format(path:gsub("^/entry/", ""), layer, tensor, at - 1,
           exact(x), exact(y)))
+        return true
       end
     end
   end
@@ -253,7 +256,9 @@ local function compare_models(a, b, differs)
       elseif not (again[step] and again[step][name]) then
         differs(("result/%s/%s: was not made again"):format(step, name))
       elseif core.h5_digest(a.file, path) ~= core.h5_digest(b.file, path) then
-        compare_tensors(a.file, b.file, path, differs)
+        if not compare_tensors(a.file, b.file, path, differs) then
+          differs(("result/%s/%s: is another model"):format(step, name))
+        end
       end
       ::continue::
     end
@@ -263,7 +268,8 @@ end
 
 local function run_again(it, scratch, given)
   return runner.run({ it.flow }, { names = it.names, device_of = it.device_of, root = scratch .. "/state",
-    record = scratch .. "/run.h5", fresh = true, seconds = 1e9, quiet = not given.verbose, verbose = given.verbose })
+    record = scratch .. "/run.h5", scratch = true, fresh = true, seconds = 1e9, quiet = not given.verbose,
+    verbose = given.verbose })
 end
 
 -- What is the same for every way of checking: the workflow as it was, its inputs, its device.

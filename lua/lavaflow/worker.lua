@@ -106,7 +106,7 @@ local function run(job)
   local bound = {
     device = job.device, record = results.create(core.journal(job.journal, job.uuid, job.elapsed)),
     reporter = progress.remote(send, job), run_file = job.run_file, checkpoints = job.checkpoints, earlier = earlier,
-    marks = marks, segment = job.segment, declared = step.output,
+    marks = marks, scratch = job.scratch, segment = job.segment, declared = step.output,
   }
   bind_print(flow, bound)
   guard_inputs(step)

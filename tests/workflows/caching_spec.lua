@@ -192,6 +192,8 @@ describe("a change runs a step again", function()
   local changes = {
     of_a_function_called_run = { "local function run() return 1 end", 's:metric("x", run())', "return 1", "return 2" },
     of_an_element_of_a_list_of_parameters = { "", 's:metric("x", s.params[2])', "32", "99", "params = { 64, 32 }," },
+    of_a_parameter_of_a_named_function = { "local function work(s) s:metric('x', s.params.b) end", "work(s)", "b = 1",
+      "b = 2", "params = { b = 1 }," },
     of_parameters_that_are_passed_on = { "", 'local p = s.params s:metric("x", p.b)', "b = 1", "b = 2",
       "params = { b = 1 }," },
     of_a_method_behind_a_metatable = {
@@ -225,6 +227,40 @@ describe("a change runs a step again", function()
     ran()
     helper.write(folder .. "/flow.lua", "#!/usr/bin/env lavaflow\n" .. helper.read(folder .. "/flow.lua") .. " -- end")
     assert.equal("", (ran()))
+  end)
+end)
+
+describe("a step that was forced and interrupted", function()
+  it("goes_on_without_being_forced_again", function()
+    one("", [[
+      s:train { model = lf.mlp { 4, 8, 3 }, data = lf.dataset("good.h5").train, epochs = 4, device = "cpu",
+                on_epoch = function(e) if os.getenv "FAIL" and e == 3 then error "on purpose" end end }]],
+      "checkpoint = { steps = 1 },")
+    ran()
+    local failed = helper.run({ helper.lavaflow, "run", "flow.lua", "-q", "-f", "only" },
+      { cwd = folder, env = { FAIL = "1" } })
+    assert.equal(1, failed.code)
+    local result = cli("run", "flow.lua", "-v")
+    assert.equal(0, result.code, result.err)
+    helper.has(result.out, "only  goes on: was forced, and interrupted")
+    assert.equal("", (ran()))
+  end)
+end)
+
+describe("a step whose `run` is a function of its own name", function()
+  it("runs_again_when_a_parameter_changes", function()
+    helper.write(folder .. "/flow.lua", [[
+local lf = require "lavaflow"
+local P = lf.params { lr = 1 }
+local function train(s)
+  s:metric("x", s.params.lr)
+  lf.mlp { 4, 3, seed = 1 }:save(s.output.m)
+end
+lf.step "only" { params = P, output = { m = "m.h5" }, run = train }
+]])
+    assert.equal("only", (ran()))
+    helper.has(cli("explain", "flow.lua", "lr=2").out, "parameter lr: 1 -> 2")
+    assert.equal("only", (ran "lr=2"))
   end)
 end)
 

@@ -8,7 +8,7 @@ before_each(function()
   helper.fixtures(folder)
   helper.write(folder .. "/part.lua", [[
 local lf = require "lavaflow"
-return { model = function(hidden) return lf.mlp { 4, hidden, 3 } end }
+return { model = function(hidden) return lf.mlp { 4, hidden, 3, activation = "relu" } end }
 ]])
   helper.write(folder .. "/flow.lua", [[
 local lf = require "lavaflow"
@@ -100,6 +100,17 @@ with h5py.File("run.h5", "r+") as f:
     f["entry/script"][()] = text]]
     differs("/entry/metrics: is not what", "/entry/script: is not what", "script (flow.lua): content ",
       "metrics/train/step_loss: training step 1: ")
+  end)
+
+  it("names_a_model_whose_layers_were_changed", function()
+    python [[
+with h5py.File("run.h5", "r+") as f:
+    model = f["entry/result/train/model/model"]
+    text = model.attrs["definition"]
+    text = text.decode() if isinstance(text, bytes) else text
+    assert "relu" in text
+    model.attrs["definition"] = text.replace("relu", "tanh", 1)]]
+    differs("/entry/result: is not what the run wrote", "result/train/model: is another model")
   end)
 
   it("checks_the_bound_on_another_device", function()
