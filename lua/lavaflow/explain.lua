@@ -5,13 +5,12 @@ local execution = require "lavaflow.execution"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local plan = require "lavaflow.plan"
+local runner = require "lavaflow.runner"
 local session = require "lavaflow.session"
 local training = require "lavaflow.training"
 local workflow = require "lavaflow.workflow"
 
 local explain = {}
-
-local DONE, FAILED, USAGE = 0, 1, 2
 
 local function complain(code, message)
   io.stderr:write("lavaflow: ", message, "\n")
@@ -21,11 +20,11 @@ end
 -- The outlook on the named steps and those before them; nil and the exit status.
 local function outlook(flow, names)
   local order, wrong = workflow.select(flow, names)
-  if not order then return nil, complain(USAGE, wrong) end
+  if not order then return nil, complain(runner.USAGE, wrong) end
   local list, message = plan.create(flow, order, {}):outlook(function(step)
     return step.on_device and execution.device_text(core.find_device "auto") or nil
   end)
-  if not list then return nil, complain(FAILED, message) end
+  if not list then return nil, complain(runner.FAILED, message) end
   return list
 end
 
@@ -43,7 +42,7 @@ function explain.status(flow, names)
     local about = entry.status == "up to date" and since(entry.done) or (entry.reasons[1] or "") .. more
     io.stdout:write(("%-" .. width .. "s  %-10s  %s\n"):format(entry.step.name, entry.status, about))
   end
-  return DONE
+  return runner.DONE
 end
 
 --- Why each step would run, a line for each difference with old and new values.
@@ -60,7 +59,7 @@ function explain.reasons(flow, names)
       if entry.done then io.stdout:write("  last run: ", since(entry.done), "\n") end
     end
   end
-  return DONE
+  return runner.DONE
 end
 
 -- Raised to leave a step that is only explained.
@@ -87,7 +86,7 @@ end
 --- @return integer exit status
 function explain.program(flow, names, device)
   local order, wrong = workflow.select(flow, names)
-  if not order then return complain(USAGE, wrong) end
+  if not order then return complain(runner.USAGE, wrong) end
   for _, step in ipairs(order) do
     local explained, missing
     for _, name in ipairs(options.names(step.input)) do
@@ -103,11 +102,11 @@ function explain.program(flow, names, device)
       io.stdout:write(("step %s\n\n%s\n"):format(step.name, text))
     end)
     local ok, message = xpcall(options.script, function(e) return e == stop and e or options.locate(e) end, step.run, s)
-    if not ok and message ~= stop then return complain(FAILED, ('step "%s": %s'):format(step.name, message)) end
+    if not ok and message ~= stop then return complain(runner.FAILED, ('step "%s": %s'):format(step.name, message)) end
     if not explained then io.stdout:write(("step %s: trains nothing\n"):format(step.name)) end
     ::continue::
   end
-  return DONE
+  return runner.DONE
 end
 
 return explain

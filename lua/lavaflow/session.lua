@@ -4,6 +4,7 @@ local distillation = require "lavaflow.distillation"
 local evaluation = require "lavaflow.evaluation"
 local options = require "lavaflow.options"
 local prediction = require "lavaflow.prediction"
+local runfile = require "lavaflow.runfile"
 local training = require "lavaflow.training"
 
 local session = {}
@@ -101,14 +102,14 @@ end
 --- @return number[][]|integer[]|{ rows: integer, outputs: integer, path: string }
 function Session:predict(given) return prediction.predict("s:predict", given, bind(self)) end
 
-local of_training = { step_loss = true, loss = true, accuracy = true, val_loss = true, val_accuracy = true, lr = true }
-
 --- Records one value of the step's own metric, and prints it. Values of one name count from 1.
 --- @param name string letters, digits, _ and -
 --- @param value number
 function Session:metric(name, value)
   options.value("s:metric", "name", { "name" }, name)
-  if of_training[name] then options.fail("s:metric: name: %s is written by s:train; choose another name", name) end
+  if runfile.of_training[name] then
+    options.fail("s:metric: name: %s is written by s:train; choose another name", name)
+  end
   if type(value) ~= "number" then
     options.fail("s:metric: %s: expected a number, got %s", name, options.show(value))
   end

@@ -149,7 +149,7 @@ end
 
 --- What the last run that completed depended on and gave.
 --- @return { facts: lavaflow.facts, outputs: table<string, { path: string, sha256: string }>, journal: string,
----   run: string, run_file: string, seconds: number, device: string?, at: string }?
+---   run: string, run_file: string, seconds: number, at: string, checkpoints: string[], late_modules: table[] }?
 function Place:done()
   local done = read_json(self:path "done.json")
   local sound = done and facts.valid(done.facts) and type(done.outputs) == "table" and type(done.seconds) == "number"
@@ -158,7 +158,7 @@ function Place:done()
 end
 
 --- A run that has not completed.
---- @return { facts: lavaflow.facts, run_file: string, seconds: number }?
+--- @return { facts: lavaflow.facts, forced: boolean?, modules_known: boolean? }?
 function Place:attempt()
   local attempt = read_json(self:path "attempt.json")
   return attempt and facts.valid(attempt.facts) and attempt or nil

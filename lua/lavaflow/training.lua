@@ -6,6 +6,7 @@ local options = require "lavaflow.options"
 local optimizers = require "lavaflow.optimizers"
 local progress = require "lavaflow.progress"
 local rules = require "lavaflow.rules"
+local runfile = require "lavaflow.runfile"
 
 local training = {}
 
@@ -176,13 +177,11 @@ local function bind_events(t, bound)
   return line
 end
 
-local epoch_series = { "loss", "accuracy", "val_loss", "val_accuracy", "lr" }
-
 -- Puts the epochs that earlier processes of the step have done before those of this one, so that a script sees one
 -- history whether the training was interrupted or not.
 local function restore_history(history, t, bound)
   if not bound.earlier or t.resumed_at == 0 then return end
-  for _, name in ipairs(epoch_series) do
+  for _, name in ipairs(runfile.epoch_series) do
     local steps, values = bound.earlier:get_series(t.name, name)
     local all = {}
     for i, step in ipairs(steps or {}) do
