@@ -1,7 +1,7 @@
 #version 450
 // batch_norm_dx: dx = gamma rstd (dy - dbeta / rows - h dgamma / rows), with h = (x - mean) rstd
-// x, dy and dx (batch, width), gamma, dgamma and dbeta (width), stats (2, width): mean, rstd. Rows past the schedule's
-// are zero.
+// x, dy and dx (rows, width), gamma, dgamma and dbeta (width), stats (2, width): mean, rstd. `start` is the batch's row
+// that is the shard's first, the formula's rows are those of the batch, and rows past them are zero.
 // One invocation owns four columns of ROWS rows.
 #include "common.glsl"
 #define LF_SCHEDULE_SLOT 6
@@ -14,7 +14,7 @@ LF_READ(5, dbeta)
 #include "schedule.glsl"
 LF_WRITE(7, dx)
 #include "columns.glsl"
-layout(push_constant) uniform Push { uint step, batch, width; };
+layout(push_constant) uniform Push { uint step, rows, width, start; };
 
 void main()
 {
@@ -26,10 +26,11 @@ void main()
     vec4 scale = LF_LOAD_COLUMNS(gamma, 0, column, width) * rstd;
     vec4 mean_dy = LF_LOAD_COLUMNS(dbeta, 0, column, width) / now.rows;
     vec4 mean_along = LF_LOAD_COLUMNS(dgamma, 0, column, width) / now.rows;
-    for (uint row = lf_first_row(); row < min(lf_first_row() + ROWS, batch); row++) {
+    uint valid = lf_valid_rows(now, start);
+    for (uint row = lf_first_row(); row < min(lf_first_row() + ROWS, rows); row++) {
         vec4 h = (LF_LOAD_COLUMNS(x, row, column, width) - mean) * rstd;
         vec4 slope = scale * (LF_LOAD_COLUMNS(dy, row, column, width) - mean_dy - h * mean_along);
-        vec4 value = row < now.rows ? slope : vec4(0);
+        vec4 value = row < valid ? slope : vec4(0);
         LF_STORE_COLUMNS(dx, row, column, width, value)
     }
 }

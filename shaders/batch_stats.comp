@@ -13,6 +13,7 @@ LF_UPDATE(3, variance)
 LF_WRITE(4, stats)
 #define LF_COLUMN_SUMS
 #include "columns.glsl"
+#include "running.glsl"
 layout(constant_id = 3) const bool TRAINING = false;
 layout(push_constant) uniform Push { uint step, batch, width; float eps, momentum; };
 
@@ -36,9 +37,8 @@ void main()
         }
         squares = lf_sum_bands(squares);
         now_variance = squares / rows;
-        vec4 unbiased = squares / max(rows - 1, 1u), keep = vec4(1 - momentum);
-        vec4 next_mean = keep * running_mean + momentum * now_mean;
-        vec4 next_variance = keep * running_variance + momentum * unbiased;
+        vec4 next_mean = lf_moved(running_mean, now_mean, momentum);
+        vec4 next_variance = lf_moved(running_variance, lf_unbiased(squares, rows), momentum);
         if (stores) {
             LF_REPLACE_QUAD(QUADS, mean, column, column, width, next_mean)
             LF_REPLACE_QUAD(QUADS, variance, column, column, width, next_variance)

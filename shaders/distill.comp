@@ -2,7 +2,7 @@
 // distill: with q = softmax(z / T), a = soft_weight, and the teacher's p, softened by the same temperature T:
 //          row loss = a T² sum of p (log p - log q) + (1 - a) cross_entropy, smoothed as there;
 //          dz = weight inv_weight (a T (q - p) + (1 - a) its slope)
-// z, teacher and dz (batch, outputs), label and weights (batch), metrics (steps, batch, 5). Rows past the schedule's give
+// z, teacher and dz (batch, outputs), label and weights (batch), metrics (steps, batch, 5). Rows past the batch's give
 // zeros.
 // LANES invocations take one row, each every LANES-th class.
 #include "common.glsl"
@@ -17,9 +17,10 @@ float divergence_term(float p, float log_q)
 
 void main()
 {
-    uint row = min(lf_row(), batch - 1), from = row * outputs, lane = lf_lane();
+    uint row = min(lf_row(), rows - 1), from = row * outputs, lane = lf_lane();
     uint position = lf_schedule_position(step);
     lf_schedule_row now = lf_schedule_at(position);
+    bool counts = row < lf_valid_rows(now, start);
     lf_class_row c = lf_class_row_at(row);
 
     float soft_sum = 0;
@@ -32,11 +33,11 @@ void main()
                                       (LF_LOAD(z, from + i) - c.largest) / temperature - log_sum);
     divergence = lf_reduce_lanes(false, divergence);
 
-    if (lf_row() >= batch)
+    if (lf_row() >= rows)
         return;
     float hard_weight = 1 - soft_weight;
     if (lane == 0)
-        lf_store_class_metrics(position, row, row < now.rows,
+        lf_store_class_metrics(position, row, counts,
                                soft_weight * temperature * temperature * divergence + hard_weight * lf_cross_entropy(c),
                                c);
     if (STORE_DZ) {
@@ -45,7 +46,7 @@ void main()
             float logit = LF_LOAD(z, from + i), q = exp((logit - c.largest) / temperature) / soft_sum;
             float slope = soft_weight * temperature * (q - LF_LOAD(teacher, from + i)) +
                           hard_weight * lf_cross_entropy_slope(c, i, logit);
-            LF_STORE(dz, from + i, row < now.rows ? slope * scale : 0);
+            LF_STORE(dz, from + i, counts ? slope * scale : 0);
         }
     }
 }

@@ -1,7 +1,8 @@
 #version 450
-// gather: x[i] = data[order[first + i]] * scale + offset, y[i] = targets[order[first + i]], for the batch's row i
+// gather: x[i] = data[order[first + start + i]] * scale + offset, y[i] = targets[order[first + start + i]]
 // data (resident rows, features) as stored, targets (resident rows, target_words), scaling (2, features), order
-// (positions), x (batch, features), y (batch, target_words). Rows past the schedule's are zero.
+// (positions), x (rows, features), y (rows, target_words). `start` is the batch's row that is the shard's first; rows past
+// the batch's are zero.
 // A workgroup fills one row; an invocation converts four neighbouring features at a time, and copies words of y.
 #include "common.glsl"
 #define LF_SCHEDULE_SLOT 4
@@ -16,7 +17,7 @@ layout(binding = 6, std430) writeonly buffer y_write { uint y_out[]; };
 layout(constant_id = 1) const bool QUADS = false; // features are a multiple of four
 layout(constant_id = 2) const uint BITS = 32;     // of a stored element
 layout(constant_id = 3) const uint KIND = 0;      // 0 unsigned, 1 signed, 2 float
-layout(push_constant) uniform Push { uint step, batch, features, target_words; };
+layout(push_constant) uniform Push { uint step, rows, features, target_words, start; };
 
 float convert(uint bits)
 {
@@ -49,11 +50,11 @@ vec4 load4(uint row, uint feature)
 void main()
 {
     uint row = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
-    if (row >= batch)
+    if (row >= rows)
         return;
     lf_schedule_row now = lf_schedule_at(lf_schedule_position(step));
-    bool counts = row < now.rows;
-    uint resident = counts ? LF_LOAD(order, now.first + row) : 0;
+    bool counts = row < lf_valid_rows(now, start);
+    uint resident = counts ? LF_LOAD(order, now.first + start + row) : 0;
     for (uint feature = 4 * gl_LocalInvocationID.x; feature < features; feature += 4 * gl_WorkGroupSize.x) {
         vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, features);
         vec4 offset = LF_LOAD_QUAD(QUADS, scaling, features + feature, feature, features);

@@ -11,10 +11,11 @@ LF_READ(6, weights)
 layout(constant_id = 2) const bool STORE_DZ = false;
 layout(constant_id = 3) const bool WEIGHTED = false; // else every row weighs 1
 layout(push_constant) uniform Push {
-    uint step, batch, outputs;
+    uint step, rows, outputs;
     float soft_weight, temperature; // distill; value_loss with a teacher: soft_weight
     float label_smoothing;          // cross_entropy, distill
     float share, delta;             // value_loss
+    uint start, batch;              // the batch's row that is the first of `rows`; all that its metrics have
 };
 
 float lf_weight(uint row)
@@ -24,10 +25,10 @@ float lf_weight(uint row)
 
 uint lf_metrics_at(uint position, uint row)
 {
-    return (position * batch + row) * LF_METRIC_COUNT;
+    return (position * batch + start + row) * LF_METRIC_COUNT;
 }
 
-// The row's metrics; `others` are those that classes and values have by turns. Rows past the schedule's count nothing.
+// The row's metrics; `others` are those that classes and values have by turns. Rows past the batch's count nothing.
 void lf_store_metrics(uint position, uint row, bool counts, float loss, float weight, vec3 others)
 {
     uint at = lf_metrics_at(position, row);

@@ -8,6 +8,12 @@ uint lf_schedule_position(uint step)
     return LF_LOAD4(schedule, 0).x + step;
 }
 
+// How many rows of a shard are the batch's, where `start` is the batch's row that is its first.
+uint lf_valid_rows(lf_schedule_row now, uint start)
+{
+    return now.rows - min(start, now.rows);
+}
+
 // Seed of the training: its low word, then the high one.
 uvec2 lf_schedule_seed()
 {

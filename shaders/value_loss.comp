@@ -1,7 +1,7 @@
 #version 450
 // value_loss: row loss = share · mean over the outputs of (1 - a) l(z, target) + a (z - teacher)², with l by VALUE (abi.h)
 //             and a = soft_weight, 0 unless TAUGHT; dz = weight inv_weight its derivative
-// z, target, teacher and dz (batch, outputs), weights (batch), metrics (steps, batch, 5). Rows past the schedule's give
+// z, target, teacher and dz (batch, outputs), weights (batch), metrics (steps, batch, 5). Rows past the batch's give
 // zeros. ADDS: adds to the metric `loss`, and leaves the others.
 // LANES invocations take one row, each every LANES-th output.
 #include "common.glsl"
@@ -37,10 +37,10 @@ float lf_loss_slope(float z, float off, float target)
 
 void main()
 {
-    uint row = min(lf_row(), batch - 1), from = row * outputs, lane = lf_lane();
+    uint row = min(lf_row(), rows - 1), from = row * outputs, lane = lf_lane();
     uint position = lf_schedule_position(step);
     lf_schedule_row now = lf_schedule_at(position);
-    bool inside = lf_row() < batch, counts = row < now.rows;
+    bool inside = lf_row() < rows, counts = row < lf_valid_rows(now, start);
     float weight = lf_weight(row), soft = TAUGHT ? soft_weight : 0, scale = weight * now.inv_weight * share / outputs;
 
     float sum = 0;

@@ -90,12 +90,13 @@ static size_t cpu_list(lf_device_info *infos, size_t capacity)
     return 1;
 }
 
-static lf_device *cpu_open(uint32_t index, lf_error *err)
+static lf_device *cpu_open(uint32_t index, unsigned share, lf_error *err)
 {
     (void)index;
     unsigned threads = cpu_host_threads(err);
     if (!threads)
         return NULL;
+    threads = threads > share ? threads / share : 1;
     cpu_device *cpu = calloc(1, sizeof *cpu);
     if (!cpu) {
         lf_error_set(err, LF_ENOMEM, "cpu: out of memory for a device of %zu bytes", sizeof *cpu);

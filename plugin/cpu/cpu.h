@@ -19,6 +19,6 @@ typedef struct cpu_buffer {
 
 lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
 void cpu_exec_destroy(lf_device *dev, lf_exec *exec);
-bool cpu_exec_run(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+bool cpu_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 
 #endif

@@ -59,12 +59,13 @@ void CPU_NAME(gather)(const cpu_call *call, const cpu_step *step, uint32_t block
     cpu_tile tile = cpu_tile_of(call, block);
     const uint32_t *order = (const uint32_t *)call->at[LF_GATHER_ORDER] + step->row->first;
     const float *scale = call->at[LF_GATHER_SCALING];
+    uint32_t valid = cpu_valid_rows(call, step);
     for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
-        if (i >= step->row->rows) {
+        if (i >= valid) {
             clear_row(call, i);
             continue;
         }
-        size_t from = order[i];
+        size_t from = order[call->op.row + i];
         convert_row(call->stored, call->at[LF_GATHER_DATA], from * tile.cols, tile.cols, scale, scale + tile.cols,
                     (real *)call->at[LF_GATHER_X] + (size_t)i * tile.cols);
         if (call->at[LF_GATHER_Y])
@@ -114,13 +115,15 @@ void CPU_NAME(gather_rows)(const cpu_call *call, const cpu_step *step, uint32_t 
 {
     cpu_tile tile = cpu_tile_of(call, block);
     const uint32_t *order = (const uint32_t *)call->at[LF_GATHER_ROWS_ORDER] + step->row->first;
+    uint32_t valid = cpu_valid_rows(call, step);
     for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
         real *restrict out = (real *)call->at[LF_GATHER_ROWS_OUT] + (size_t)i * tile.cols;
-        if (i >= step->row->rows) {
+        if (i >= valid) {
             memset(out, 0, tile.cols * sizeof *out);
             continue;
         }
-        const float *restrict from = (const float *)call->at[LF_GATHER_ROWS_SOURCE] + (size_t)order[i] * tile.cols;
+        size_t resident = order[call->op.row + i];
+        const float *restrict from = (const float *)call->at[LF_GATHER_ROWS_SOURCE] + resident * tile.cols;
         for (uint32_t j = 0; j < tile.cols; j++)
             out[j] = from[j];
     }
@@ -164,7 +167,9 @@ static void keep_some(uint32_t count, const uint32_t *restrict words, uint32_t l
 void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     cpu_tile tile = cpu_tile_of(call, block);
-    size_t at = (size_t)tile.row * tile.cols, end = at + (size_t)tile.rows * tile.cols;
+    // Elements count from the batch's first one, so that shards draw what the whole batch does.
+    size_t base = (size_t)call->op.row * tile.cols, at = base + (size_t)tile.row * tile.cols;
+    size_t end = at + (size_t)tile.rows * tile.cols;
     const real *x = call->at[LF_DROPOUT_X];
     real *y = call->at[LF_DROPOUT_Y];
     uint32_t words[DRAWN],
@@ -173,7 +178,7 @@ void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t bloc
     for (size_t from = at / 4 * 4; from < end; from += DRAWN) {
         size_t to = end - from < DRAWN ? end : from + DRAWN;
         draw(call, step, (uint32_t)from, words);
-        keep_some((uint32_t)(to - at), words + (at - from), least, scale, x + at, y + at);
+        keep_some((uint32_t)(to - at), words + (at - from), least, scale, x + (at - base), y + (at - base));
         at = to;
     }
 }
@@ -210,5 +215,8 @@ const cpu_kernels CPU_NAME(kernels) = {
         [LF_OP_CLIP] = CPU_NAME(clip),
         [LF_OP_TRUST] = CPU_NAME(trust),
         [LF_OP_AVERAGE] = CPU_NAME(average),
+        [LF_OP_SUM] = CPU_NAME(sum),
+        [LF_OP_COLUMN_SUMS] = CPU_NAME(column_sums),
+        [LF_OP_BATCH_TOTALS] = CPU_NAME(batch_totals),
     },
 };

@@ -50,6 +50,13 @@ static inline cpu_tile cpu_tile_of(const cpu_call *call, uint32_t block)
                        .cols = cols < call->tile_cols ? cols : call->tile_cols };
 }
 
+// How many of an operation's rows, from its first on, are the batch's.
+static inline uint32_t cpu_valid_rows(const cpu_call *call, const cpu_step *step)
+{
+    uint32_t rows = step->row->rows, rest = rows > call->op.row ? rows - call->op.row : 0;
+    return rest < call->op.rows ? rest : call->op.rows;
+}
+
 typedef struct cpu_kernels {
     const char *variant; // "f32 avx512"
     cpu_kernel *run[LF_OP_COUNT];

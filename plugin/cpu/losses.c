@@ -15,18 +15,17 @@ typedef struct loss_row {
 
 static loss_row loss_row_at(const cpu_call *call, const cpu_step *step, uint32_t row)
 {
-    size_t at = (size_t)row * call->cols;
+    size_t at = (size_t)row * call->cols, measured = step->index * call->op.batch + call->op.row + row;
     const real *teacher = call->at[LF_LOSS_TEACHER], *weights = call->at[LF_LOSS_WEIGHTS];
     real *dz = call->at[LF_LOSS_DZ], weight = weights ? weights[row] : 1;
     return (loss_row){ .cols = call->cols,
                        .z = (const real *)call->at[LF_LOSS_Z] + at,
                        .teacher = teacher ? teacher + at : NULL,
-                       .metrics =
-                           (real *)call->at[LF_LOSS_METRICS] + (step->index * call->rows + row) * LF_METRIC_COUNT,
+                       .metrics = (real *)call->at[LF_LOSS_METRICS] + measured * LF_METRIC_COUNT,
                        .dz = dz ? dz + at : NULL,
                        .weight = weight,
                        .scale = weight * (real)step->row->inv_weight,
-                       .counts = row < step->row->rows };
+                       .counts = row < cpu_valid_rows(call, step) };
 }
 
 // A row past the batch's: it counts nowhere.

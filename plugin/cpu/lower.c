@@ -9,7 +9,7 @@
 typedef struct cpu_stage {
     const cpu_call *calls;
     uint32_t count, blocks; // calls; blocks of all of them
-    lf_phase phase;
+    uint32_t segment;
 } cpu_stage;
 
 typedef struct cpu_exec {
@@ -111,7 +111,11 @@ static void tile(cpu_call *call)
         break;
     case LF_OP_BATCH_STATS:
     case LF_OP_NORM_DW:
+    case LF_OP_COLUMN_SUMS:
         tile_columns(call, op->rows);
+        break;
+    case LF_OP_BATCH_TOTALS:
+        tile_columns(call, 1);
         break;
     case LF_OP_LINEAR_DX:
         call->cols = op->inputs;
@@ -129,6 +133,7 @@ static void tile(cpu_call *call)
     case LF_OP_ACCUMULATE:
     case LF_OP_SUM_SQUARES:
     case LF_OP_AVERAGE:
+    case LF_OP_SUM:
         call->tile_rows = 1;
         call->tile_cols = call->cols < SWEEP ? call->cols : SWEEP;
         break;
@@ -170,13 +175,13 @@ static bool bind(cpu_call *call, const cpu_kernels *kernels, const lf_program *p
     return true;
 }
 
-// A stage ends where the next operation needs a barrier, and at the end of a phase, for phases are run one by one too.
+// A stage ends where the next operation needs a barrier, and at the end of a segment, for they are run one by one too.
 static void cut_stages(cpu_exec *exec, const lf_program *prog)
 {
     for (size_t i = 0; i < prog->op_count; i++) {
         const lf_op *op = &prog->ops[i];
-        if (i == 0 || op->barrier || op->phase != prog->ops[i - 1].phase)
-            exec->stages[exec->stage_count++] = (cpu_stage){ .calls = &exec->calls[i], .phase = op->phase };
+        if (i == 0 || op->barrier || op->segment != prog->ops[i - 1].segment)
+            exec->stages[exec->stage_count++] = (cpu_stage){ .calls = &exec->calls[i], .segment = op->segment };
         cpu_stage *last = &exec->stages[exec->stage_count - 1];
         last->count++;
         last->blocks += exec->calls[i].blocks;
@@ -247,7 +252,7 @@ static bool check_schedule(const cpu_exec *exec, size_t counter, uint32_t steps,
     return true;
 }
 
-bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last, uint32_t steps, lf_error *err)
+bool cpu_exec_run(lf_device *dev, lf_exec *handle, uint32_t first, uint32_t last, uint32_t steps, lf_error *err)
 {
     cpu_exec *exec = (cpu_exec *)handle;
     size_t counter = exec->schedule[0];
@@ -257,7 +262,7 @@ bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last
     for (uint32_t i = 0; i < steps; i++) {
         for (size_t s = 0; s < exec->stage_count; s++) {
             const cpu_stage *stage = &exec->stages[s];
-            if (stage->phase < first || stage->phase > last)
+            if (stage->segment < first || stage->segment > last)
                 continue;
             cpu_job job = { .stage = stage,
                             .step = { .header = (const struct lf_schedule_header *)exec->schedule,
@@ -269,7 +274,7 @@ bool cpu_exec_run(lf_device *dev, lf_exec *handle, lf_phase first, lf_phase last
     }
     cpu_denormals_restore(mode);
     dev->submissions++;
-    if (lf_program_advances(exec->program, first, last))
+    if (last >= exec->stages[exec->stage_count - 1].segment)
         exec->schedule[0] += steps;
     return true;
 }

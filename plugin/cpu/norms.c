@@ -45,8 +45,19 @@ void CPU_NAME(layer_norm_dx)(const cpu_call *call, const cpu_step *step, uint32_
     }
 }
 
+// What makes a variance of so many rows the unbiased estimate, of which one row has none.
+static real unbiased_of(uint32_t rows)
+{
+    return rows > 1 ? (real)rows / (real)(rows - 1) : 1;
+}
+
+static inline void move_running(real *running, real momentum, real now)
+{
+    *running = (1 - momentum) * *running + momentum * now;
+}
+
 // stats (2, width) from the batch's first `rows` rows; the running ones move towards them, the variance as the unbiased
-// estimate, of which one row has none.
+// estimate.
 static void stats_of_batch(const cpu_call *call, const cpu_tile *tile, uint32_t rows, real *restrict mean,
                            real *restrict rstd)
 {
@@ -54,8 +65,7 @@ static void stats_of_batch(const cpu_call *call, const cpu_tile *tile, uint32_t 
     const real *restrict x = (const real *)call->at[LF_BATCH_STATS_X] + tile->col;
     real *restrict running_mean = (real *)call->at[LF_BATCH_STATS_MEAN] + tile->col;
     real *restrict running_variance = (real *)call->at[LF_BATCH_STATS_VARIANCE] + tile->col;
-    real count = (real)rows, unbiased = rows > 1 ? count / (count - 1) : 1;
-    real momentum = (real)call->op.momentum, keep = 1 - momentum, eps = (real)call->op.eps;
+    real count = (real)rows, unbiased = unbiased_of(rows), momentum = call->op.momentum, eps = call->op.eps;
     CPU_SUM_COLUMNS(mean, rows, tile->cols, i, j, x[i * width + j])
     for (uint32_t j = 0; j < tile->cols; j++)
         mean[j] /= count;
@@ -63,8 +73,8 @@ static void stats_of_batch(const cpu_call *call, const cpu_tile *tile, uint32_t 
     for (uint32_t j = 0; j < tile->cols; j++) {
         real variance = rstd[j] / count; // rstd holds the squares until here
         rstd[j] = 1 / R(sqrt)(variance + eps);
-        running_mean[j] = keep * running_mean[j] + momentum * mean[j];
-        running_variance[j] = keep * running_variance[j] + momentum * (variance * unbiased);
+        move_running(&running_mean[j], momentum, mean[j]);
+        move_running(&running_variance[j], momentum, variance * unbiased);
     }
 }
 
@@ -81,6 +91,47 @@ void CPU_NAME(batch_stats)(const cpu_call *call, const cpu_step *step, uint32_t 
     for (uint32_t j = 0; j < tile.cols; j++) {
         mean[j] = running_mean[j];
         rstd[j] = 1 / R(sqrt)(running_variance[j] + (real)call->op.eps);
+    }
+}
+
+// Over the rows of a shard that are the batch's: of x, or with `sum` of (x - mean)².
+void CPU_NAME(column_sums)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    size_t width = call->cols;
+    uint32_t rows = cpu_valid_rows(call, step);
+    const real *restrict x = (const real *)call->at[LF_COLUMN_SUMS_X] + tile.col;
+    const real *sum = call->at[LF_COLUMN_SUMS_SUM];
+    real *out = (real *)call->at[LF_COLUMN_SUMS_OUT] + tile.col;
+    if (!sum) {
+        CPU_SUM_COLUMNS(out, rows, tile.cols, i, j, x[i * width + j])
+        return;
+    }
+    for (uint32_t j = 0; j < tile.cols; j++)
+        out[j] = sum[tile.col + j] / (real)step->row->rows; // the mean stands there until its column's sum is stored
+    CPU_SUM_COLUMNS(out, rows, tile.cols, i, j, (x[i * width + j] - out[j]) * (x[i * width + j] - out[j]))
+}
+
+// What batch_stats makes of such sums over the whole batch; stats and the running ones are there or not.
+void CPU_NAME(batch_totals)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    cpu_tile tile = cpu_tile_of(call, block);
+    const real *sum = (const real *)call->at[LF_BATCH_TOTALS_SUM] + tile.col;
+    const real *squares = (const real *)call->at[LF_BATCH_TOTALS_SQUARES] + tile.col;
+    real *stats = call->at[LF_BATCH_TOTALS_STATS], *running_mean = call->at[LF_BATCH_TOTALS_MEAN];
+    real *running_variance = call->at[LF_BATCH_TOTALS_VARIANCE];
+    uint32_t rows = step->row->rows;
+    real count = (real)rows, unbiased = unbiased_of(rows), momentum = call->op.momentum, eps = call->op.eps;
+    for (size_t j = 0; j < tile.cols; j++) {
+        real mean = sum[j] / count, variance = squares[j] / count;
+        if (stats) {
+            stats[tile.col + j] = mean;
+            stats[call->cols + tile.col + j] = 1 / R(sqrt)(variance + eps);
+        }
+        if (running_mean) {
+            move_running(&running_mean[tile.col + j], momentum, mean);
+            move_running(&running_variance[tile.col + j], momentum, variance * unbiased);
+        }
     }
 }
 
@@ -128,12 +179,13 @@ void CPU_NAME(batch_norm_dx)(const cpu_call *call, const cpu_step *step, uint32_
     const real *restrict mean = call->at[LF_BATCH_NORM_DX_STATS], *restrict rstd = mean + tile.cols;
     const real *restrict dgamma = call->at[LF_BATCH_NORM_DX_DGAMMA], *restrict dbeta = call->at[LF_BATCH_NORM_DX_DBETA];
     real inv_rows = 1 / (real)step->row->rows;
+    uint32_t valid_rows = cpu_valid_rows(call, step);
     for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
         size_t at = (size_t)i * tile.cols;
         const real *restrict x = (const real *)call->at[LF_BATCH_NORM_DX_X] + at;
         const real *restrict dy = (const real *)call->at[LF_BATCH_NORM_DX_DY] + at;
         real *restrict dx = (real *)call->at[LF_BATCH_NORM_DX_DX] + at;
-        bool valid = i < step->row->rows;
+        bool valid = i < valid_rows;
         for (uint32_t j = 0; valid && j < tile.cols; j++) {
             real xhat = (x[j] - mean[j]) * rstd[j];
             dx[j] = gamma[j] * rstd[j] * (dy[j] - dbeta[j] * inv_rows - xhat * (dgamma[j] * inv_rows));

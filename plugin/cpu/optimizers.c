@@ -1,5 +1,7 @@
 // Operations on the blocks of parameters, gradients and moments: optimizers, and what is summed, clipped and averaged
 // around them. Each sweeps over a range of elements, whole vectors at a time.
+#include <float.h>
+
 #include "cpu/sums.h"
 
 // What becomes of a gradient before an optimizer uses it: clamp(scale · g, ±limit). Loops take `how` as a constant, so
@@ -211,6 +213,22 @@ void CPU_NAME(accumulate)(const cpu_call *call, const cpu_step *step, uint32_t b
         for (uint32_t j = 0; j < tile.cols; j++)
             sum[j] += g[j];
     }
+}
+
+static inline real flushed(real value)
+{
+    return R(fabs)(value) < (real)FLT_MIN ? 0 : value;
+}
+
+// y += x, with what is below f32's smallest normal number as 0, in f64 too. core/tree.h does the same.
+void CPU_NAME(sum)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    (void)step;
+    cpu_tile tile = cpu_tile_of(call, block);
+    const real *restrict x = operand(call, LF_SUM_X, tile.col);
+    real *restrict y = operand(call, LF_SUM_Y, tile.col);
+    for (uint32_t j = 0; j < tile.cols; j++)
+        y[j] = flushed(flushed(y[j]) + flushed(x[j]));
 }
 
 // average += share · (params - average)

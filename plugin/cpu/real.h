@@ -28,9 +28,11 @@ cpu_kernel CPU_NAME(gather), CPU_NAME(gather_rows), CPU_NAME(add), CPU_NAME(drop
 cpu_kernel CPU_NAME(cross_entropy), CPU_NAME(value_loss), CPU_NAME(distill), CPU_NAME(soften);
 cpu_kernel CPU_NAME(layer_norm), CPU_NAME(layer_norm_dx), CPU_NAME(norm_dw);
 cpu_kernel CPU_NAME(batch_stats), CPU_NAME(batch_norm), CPU_NAME(batch_norm_dx);
+cpu_kernel CPU_NAME(column_sums), CPU_NAME(batch_totals);
 cpu_kernel CPU_NAME(activation), CPU_NAME(activation_dx);
 cpu_kernel CPU_NAME(linear), CPU_NAME(linear_dx), CPU_NAME(linear_dw);
 cpu_kernel CPU_NAME(sgd), CPU_NAME(adam), CPU_NAME(rmsprop), CPU_NAME(lion), CPU_NAME(lamb);
-cpu_kernel CPU_NAME(accumulate), CPU_NAME(sum_squares), CPU_NAME(clip), CPU_NAME(trust), CPU_NAME(average);
+cpu_kernel CPU_NAME(accumulate), CPU_NAME(sum), CPU_NAME(sum_squares), CPU_NAME(clip), CPU_NAME(trust),
+    CPU_NAME(average);
 
 #endif

@@ -46,9 +46,10 @@ typedef struct lf_device_impl {
     // `prog` is borrowed and must outlive the exec.
     lf_exec *(*exec_create)(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
     void (*exec_destroy)(lf_device *dev, lf_exec *exec);
-    // Queues `steps` consecutive steps of phases first..last as one submission and may return before they are done.
-    // Adds `steps` to the schedule's counter where lf_program_advances says so.
-    bool (*exec_run)(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+    // Queues `steps` consecutive steps of segments first..last as one submission and may return before they are done.
+    // Adds `steps` to the schedule's counter where the program's last segment is among them. LF_LAST_SEGMENT: to the
+    // end.
+    bool (*exec_run)(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
     bool (*wait)(lf_device *dev, lf_error *err); // until all that was queued is done
 } lf_device_impl;
 
@@ -70,6 +71,14 @@ struct lf_buffer {
 // "vulkan:0", "vulkan:NAME-PART", "vulkan:UUID", or a UUID. A prefix loads no other backend than its own. NULL on
 // failure, with a message that lists the devices there are.
 lf_device *lf_device_open(const char *spec, lf_error *err);
+#define LF_DEVICE_LIST_MAX 64
+
+// Opens each of the list, one that stands several times as often, into `devices` [capacity]. "all" stands for every
+// GPU, each once, or for "auto" where there is none. Returns their number; 0 on failure.
+size_t lf_device_open_list(const char *const *specs, size_t count, lf_device **devices, size_t capacity, lf_error *err);
+// Finds what it would open. Returns their number; 0 on failure.
+size_t lf_device_find_list(const char *const *specs, size_t count, lf_device_info *infos, size_t capacity,
+                           lf_error *err);
 void lf_device_close(lf_device *dev);
 
 // Finds it without opening it.
@@ -86,7 +95,7 @@ bool lf_device_buffer_read(lf_device *dev, void *dst, const lf_buffer *src, size
 // `prog` is borrowed, as the regions are; both must outlive the exec.
 lf_exec *lf_device_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
 void lf_device_exec_destroy(lf_device *dev, lf_exec *exec);
-bool lf_device_exec_run(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+bool lf_device_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 bool lf_device_wait(lf_device *dev, lf_error *err);
 
 #endif

@@ -6,9 +6,10 @@
 
 #include "device/backend.h"
 
-static const lf_backend *const backends[] = { &lf_backend_vulkan, &lf_backend_cpu };
+// In the order in which "auto" and a UUID take them: a card of NVIDIA's is there through CUDA and through Vulkan.
+static const lf_backend *const backends[] = { &lf_backend_cuda, &lf_backend_vulkan, &lf_backend_cpu };
 enum { BACKEND_COUNT = sizeof backends / sizeof *backends, DEVICE_MAX = 64, ENTRY_SIZE = 64 };
-static const char AUTO[] = "auto", VARIABLE[] = "LAVAFLOW_DEVICES", SEPARATORS[] = ", ";
+static const char AUTO[] = "auto", ALL[] = "all", VARIABLE[] = "LAVAFLOW_DEVICES", SEPARATORS[] = ", ";
 
 typedef struct found {
     lf_device_info info;
@@ -119,12 +120,15 @@ static const found *find_auto(const found *all, size_t count)
     return gpu ? gpu : cpu ? cpu : any;
 }
 
-// An exact match goes before a part of a name, "vulkan:NAME-PART".
+// An exact match goes before a part of a name, "vulkan:NAME-PART"; of those with one UUID, the first that can be used.
 static const found *find_named(const found *all, size_t count, const char *spec)
 {
+    const found *exact = NULL;
     for (size_t i = 0; i < count; i++)
-        if (is_exactly(&all[i].info, spec))
-            return &all[i];
+        if (is_exactly(&all[i].info, spec) && (!exact || exact->info.unavailable[0]))
+            exact = &all[i];
+    if (exact)
+        return exact;
     const char *colon = strchr(spec, ':');
     if (!colon || !colon[1] || colon[1 + strspn(colon + 1, "0123456789")] == 0)
         return NULL;
@@ -205,13 +209,98 @@ bool lf_device_find(const char *spec, lf_device_info *info, lf_error *err)
     return true;
 }
 
+static lf_device *open_found(const found *which, unsigned share, lf_error *err)
+{
+    lf_device *dev = which->backend->open(which->index, share, err);
+    if (dev) {
+        dev->info = which->info;
+        dev->info.memory /= share;
+    }
+    return dev;
+}
+
 lf_device *lf_device_open(const char *spec, lf_error *err)
 {
     found which;
-    if (!find(spec, &which, err))
-        return NULL;
-    lf_device *dev = which.backend->open(which.index, err);
-    if (dev)
-        dev->info = which.info;
-    return dev;
+    return find(spec, &which, err) ? open_found(&which, 1, err) : NULL;
+}
+
+// Every GPU once: a card that several backends reach has one UUID in all of them, and stands first where it is best.
+static size_t find_gpus(found *gpus, size_t capacity)
+{
+    found *all = calloc(DEVICE_MAX, sizeof *all);
+    size_t count = all ? list_for(AUTO, all, DEVICE_MAX) : 0, taken = 0;
+    for (size_t i = 0; i < count && taken < capacity; i++) {
+        bool known = !all[i].info.hardware_gpu || all[i].info.unavailable[0];
+        for (size_t j = 0; j < taken && !known; j++)
+            known = all[i].info.uuid[0] && !strcasecmp(gpus[j].info.uuid, all[i].info.uuid);
+        if (!known)
+            gpus[taken++] = all[i];
+    }
+    free(all);
+    return taken;
+}
+
+static size_t find_list(const char *const *specs, size_t count, found *which, size_t capacity, lf_error *err)
+{
+    size_t taken = 0;
+    if (!count)
+        lf_error_set(err, LF_EARG, "devices: the list is empty");
+    for (size_t i = 0; i < count; i++) {
+        size_t gpus = strcmp(specs[i], ALL) ? 0 : find_gpus(which + taken, capacity - taken);
+        taken += gpus;
+        if (gpus)
+            continue;
+        if (taken == capacity) {
+            lf_error_set(err, LF_EARG, "%zu devices are too many: at most %zu can train together", taken + count - i,
+                         capacity);
+            return 0;
+        }
+        if (!find(strcmp(specs[i], ALL) ? specs[i] : AUTO, &which[taken], err))
+            return 0;
+        taken++;
+    }
+    return taken;
+}
+
+static bool is_same(const found *a, const found *b)
+{
+    return a->backend == b->backend && a->index == b->index;
+}
+
+size_t lf_device_open_list(const char *const *specs, size_t count, lf_device **devices, size_t capacity, lf_error *err)
+{
+    found *which = calloc(capacity, sizeof *which);
+    if (!which) {
+        lf_error_set(err, LF_ENOMEM, "a list of %zu devices: out of memory", count);
+        return 0;
+    }
+    size_t found_count = find_list(specs, count, which, capacity, err), opened = 0;
+    while (opened < found_count) {
+        unsigned share = 0;
+        for (size_t i = 0; i < found_count; i++)
+            share += is_same(&which[opened], &which[i]);
+        devices[opened] = open_found(&which[opened], share, err);
+        if (!devices[opened])
+            break;
+        opened++;
+    }
+    if (opened < found_count)
+        for (; opened; opened--)
+            lf_device_close(devices[opened - 1]);
+    free(which);
+    return opened;
+}
+
+size_t lf_device_find_list(const char *const *specs, size_t count, lf_device_info *infos, size_t capacity,
+                           lf_error *err)
+{
+    found *which = calloc(capacity, sizeof *which);
+    size_t found_count = which ? find_list(specs, count, which, capacity, err) : 0;
+    if (!which)
+        lf_error_set(err, LF_ENOMEM, "a list of %zu devices: out of memory", count);
+    for (size_t i = 0; i < found_count; i++)
+        infos[i] = which[i].info;
+    free(which);
+    return found_count;
 }

@@ -6,6 +6,7 @@
 #include "abi.h"
 #include "program/builder.h"
 #include "program/hazards.h"
+#include "program/shards.h"
 
 bool lf_builder_trains(const lf_builder *b)
 {
@@ -60,6 +61,11 @@ static void lay_out_teachers(lf_builder *b)
     }
 }
 
+static bool is_spread(const lf_compile_params *p)
+{
+    return p->shards > 1;
+}
+
 static void lay_out_regions(lf_builder *b)
 {
     lf_program *program = b->program;
@@ -86,7 +92,8 @@ static void lay_out_regions(lf_builder *b)
         program->targets =
             lf_builder_tensor(b, LF_REGION_TARGETS, classes ? LF_U32 : LF_F32, p->rows, width, "", "targets");
         program->metrics =
-            lf_builder_tensor(b, LF_REGION_METRICS, real, p->steps * p->batch, LF_METRIC_COUNT, "", "metrics");
+            lf_builder_tensor(b, LF_REGION_METRICS, real, p->steps * p->batch * (is_spread(p) ? p->shards : 1),
+                              LF_METRIC_COUNT, "", "metrics");
         b->batch_y = lf_builder_tensor(b, LF_REGION_BATCH, classes ? LF_U32 : real, p->batch, width, "", "y");
     }
     if (p->weighted)
@@ -261,6 +268,8 @@ static bool build(lf_builder *b)
             lf_builder_backward(b, dz);
         }
     }
+    if (is_spread(p))
+        lf_builder_spread(b);
     if (lf_builder_trains(b))
         lf_builder_update(b);
     return !b->failed;
@@ -303,7 +312,7 @@ static bool check(const lf_compile_params *p, lf_error *err)
                      "loss \"cross_entropy\" needs at least 2 outputs (one a class), but the model has %u",
                      p->model->outputs);
     else
-        return true;
+        return lf_shards_check(p, err);
     return false;
 }
 
@@ -327,7 +336,13 @@ lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err)
         program->real = params->oracle ? LF_F64 : LF_F32;
         clear_tensors(program);
         b.params = &program->params;
+        program->shard_rows = params->batch;
+        if (is_spread(params)) // what is built first is one shard
+            program->shard_rows = program->params.batch = (params->batch + params->shards - 1) / params->shards;
         built = build(&b);
+        if (is_spread(params))
+            program->params.batch *= params->shards;
+        program->params.held = NULL;
     }
     free(b.tape);
     free(b.taps);
@@ -336,6 +351,7 @@ lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err)
         lf_program_destroy(program);
         return NULL;
     }
+    lf_segments_number(program);
     lf_hazards_mark(program);
     return program;
 }
@@ -344,6 +360,9 @@ void lf_program_destroy(lf_program *program)
 {
     if (!program)
         return;
+    for (size_t i = 0; i < program->exchange_count; i++)
+        free(program->exchanges[i].parts);
+    free(program->exchanges);
     free(program->tensors);
     free(program->ops);
     free(program);

@@ -60,7 +60,7 @@ static void write_options(FILE *out, const lf_op *op)
         fprintf(out, " weight_decay=%g%s", (double)op->weight_decay, op->decoupled ? " decoupled" : "");
     if (op->kind == LF_OP_DROPOUT)
         fprintf(out, " rate=%g layer=%u", (double)op->rate, op->stream);
-    if (op->kind == LF_OP_LAYER_NORM || op->kind == LF_OP_BATCH_STATS)
+    if (op->kind == LF_OP_LAYER_NORM || op->kind == LF_OP_BATCH_STATS || op->kind == LF_OP_BATCH_TOTALS)
         fprintf(out, " eps=%g", (double)op->eps);
     if (op->kind == LF_OP_BATCH_STATS)
         fputs(op->training ? " training" : " running", out);
@@ -80,6 +80,24 @@ static void write_options(FILE *out, const lf_op *op)
         fputs(" adds", out);
 }
 
+// What comes in front of an operation: totals that devices exchange.
+static void write_exchanges(FILE *out, const lf_program *program, uint32_t segment)
+{
+    for (size_t i = 0; i < program->exchange_count; i++) {
+        const lf_exchange *e = &program->exchanges[i];
+        if (e->before != segment)
+            continue;
+        fprintf(out, "=     exchange: %s, sum over all shards; here", program->tensors[e->total].name);
+        for (size_t j = 0; j < e->part_count; j++) {
+            const lf_exchange_part *part = &e->parts[j];
+            fprintf(out, "%s %u", j ? "," : "", part->first);
+            if (part->count > 1)
+                fprintf(out, "-%u", part->first + part->count - 1);
+        }
+        fputc('\n', out);
+    }
+}
+
 char *lf_program_explain(const lf_program *program)
 {
     char *text = NULL;
@@ -90,6 +108,10 @@ char *lf_program_explain(const lf_program *program)
     const lf_compile_params *p = &program->params;
     fprintf(out, "step program: batch %u, loss %s, optimizer %s, %zu parameters\n", p->batch, lf_loss_name(p->loss),
             lf_optimizer_name(p->optimizer.kind), p->model->param_count);
+    if (p->tf32)
+        fputs("large products in tf32\n", out);
+    if (p->shards > 1)
+        fprintf(out, "%u shards of %u rows\n", p->shards, program->shard_rows);
     fputs("regions:", out);
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         if (program->region_size[i])
@@ -99,6 +121,8 @@ char *lf_program_explain(const lf_program *program)
         const lf_op *op = &program->ops[i];
         if (!i || op->phase != program->ops[i - 1].phase)
             fprintf(out, "%s\n", lf_phase_name(op->phase));
+        if (i && op->segment != program->ops[i - 1].segment)
+            write_exchanges(out, program, op->segment);
         fprintf(out, "%c %2zu  %s", op->barrier ? '|' : ' ', i + 1, lf_op_info_of(op->kind)->name);
         write_options(out, op);
         fputs(": ", out);

@@ -9,16 +9,36 @@ static bool overlap(const lf_tensor *a, const lf_tensor *b)
            b->offset < a->offset + lf_tensor_bytes(a);
 }
 
+// Shards write to rows of their own in the one tensor of metrics.
+static bool lie_apart(const lf_op *a, const lf_op *b, const lf_tensor *tensor)
+{
+    return tensor->region == LF_REGION_METRICS && a->row != b->row;
+}
+
 static bool conflict(const lf_program *program, const lf_op *earlier, const lf_op *later)
 {
     const lf_op_info *first = lf_op_info_of(earlier->kind), *second = lf_op_info_of(later->kind);
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         for (unsigned j = 0; j < LF_OPERAND_MAX; j++) {
             const lf_tensor *a = lf_op_tensor(program, earlier, i), *b = lf_op_tensor(program, later, j);
-            if (a && b && (first->operands[i].written || second->operands[j].written) && overlap(a, b))
+            if (a && b && (first->operands[i].written || second->operands[j].written) && overlap(a, b) &&
+                !lie_apart(earlier, later, a))
                 return true;
         }
     return false;
+}
+
+void lf_segments_number(lf_program *program)
+{
+    for (size_t i = 1; i < program->op_count; i++) {
+        lf_op *op = &program->ops[i], *before = op - 1;
+        op->segment = before->segment + (op->cut || op->phase != before->phase);
+    }
+    for (size_t i = 0; i < program->exchange_count; i++) {
+        lf_exchange *exchange = &program->exchanges[i];
+        exchange->after = program->ops[exchange->after].segment;
+        exchange->before = program->ops[exchange->before].segment;
+    }
 }
 
 void lf_hazards_mark(lf_program *program)

@@ -21,10 +21,19 @@ const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsign
     return id == LF_NO_TENSOR ? NULL : &program->tensors[id];
 }
 
-bool lf_program_advances(const lf_program *program, lf_phase first, lf_phase last)
+bool lf_program_segments(const lf_program *program, lf_phase first, lf_phase last, uint32_t *from, uint32_t *to)
 {
-    lf_phase end = program->ops[program->op_count - 1].phase;
-    return last == LF_PHASE_UPDATE || (first <= end && last >= end);
+    bool found = false;
+    for (size_t i = 0; i < program->op_count; i++) {
+        const lf_op *op = &program->ops[i];
+        if (op->phase < first || op->phase > last)
+            continue;
+        if (!found)
+            *from = op->segment;
+        *to = op->segment;
+        found = true;
+    }
+    return found;
 }
 
 // A tensor at a place of its own in a region that another tensor already lays out.
@@ -66,7 +75,12 @@ lf_op *lf_builder_op(lf_builder *b, lf_op_kind kind, lf_phase phase, uint32_t in
     } else {
         b->failed = true;
     }
-    *op = (lf_op){ .kind = kind, .phase = phase, .rows = b->params->batch, .inputs = inputs, .outputs = outputs };
+    *op = (lf_op){ .kind = kind,
+                   .phase = phase,
+                   .rows = b->params->batch,
+                   .batch = b->params->batch,
+                   .inputs = inputs,
+                   .outputs = outputs };
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         op->operands[i] = LF_NO_TENSOR;
     return op;

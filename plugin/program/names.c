@@ -140,6 +140,11 @@ static const lf_op_info ops[] = {
     [LF_OP_CLIP] = { "clip", { R("partials"), W("scale") } },
     [LF_OP_TRUST] = { "trust", { R("weights"), R("direction"), W("scale") } },
     [LF_OP_AVERAGE] = { "average", { R("schedule"), R("params"), RW("average") } },
+    [LF_OP_SUM] = { "sum", { R("x"), RW("y") } },
+    [LF_OP_COLUMN_SUMS] = { "column_sums", { R("x"), R("schedule"), R_OPT("sum"), W("out") } },
+    [LF_OP_BATCH_TOTALS] = { "batch_totals",
+                             { R("sum"), R("squares"), R("schedule"), W_OPT("stats"), RW_OPT("mean"),
+                               RW_OPT("variance") } },
 };
 _Static_assert(COUNT(ops) == LF_OP_COUNT, "a row for each operation");
 

@@ -80,8 +80,9 @@ typedef enum lf_op_kind {
                    // without m: w -= lr d
     LF_OP_LION,    // d = sign(beta1 m + (1 - beta1) g), 0 of 0; w -= lr (d + decay w); m = beta2 m + (1 - beta2) g
     LF_OP_LAMB, // m, v as adam; grads = step_size m / (√v · inv_sqrt_correct2 + ε) + decay w; leaves w to trust and sgd
-    LF_OP_DROPOUT,       // y = x · keep / (1 - rate); keep is drawn by (seed, step, stream, element); its own gradient
-    LF_OP_ADD,           // y = a + b
+    LF_OP_DROPOUT, // y = x · keep / (1 - rate); keep is drawn by (seed, step, stream, element of the batch); its own
+                   // gradient
+    LF_OP_ADD,     // y = a + b
     LF_OP_LAYER_NORM,    // y = (x - mean) · rstd · gamma + beta over each row; stats: mean, rstd
     LF_OP_LAYER_NORM_DX, // gradient to x through the statistics of its row
     LF_OP_BATCH_STATS,   // stats (2, width): mean and rstd of each column over the batch's rows; running mean, variance
@@ -96,6 +97,13 @@ typedef enum lf_op_kind {
     LF_OP_CLIP,        // scale = min(1, clip_norm / (√Σ partials + 1e-6))
     LF_OP_TRUST,       // scale = √Σ weights / √Σ direction; 1 if either sum is 0
     LF_OP_AVERAGE,     // average += share (params - average), where the row has updates 1
+    // What sums over the shards of a batch. Numbers below the smallest normal one count as 0, before and after, so that
+    // every device and the host, whatever they do with such numbers, come to the same bits.
+    LF_OP_SUM,          // y += x
+    LF_OP_COLUMN_SUMS,  // out = sum of each column's x, or with `sum` of (x - mean)², mean = sum / rows of the batch;
+                        // over the valid ones of the shard's rows
+    LF_OP_BATCH_TOTALS, // of those sums over the batch: stats (2, width) as batch_stats gives them; and the running
+                        // ones move towards them. Either may be left out
     LF_OP_COUNT,
 } lf_op_kind;
 
@@ -155,6 +163,16 @@ enum { LF_SUM_SQUARES_X, LF_SUM_SQUARES_OUT }; // (1, n) -> (1, partials)
 enum { LF_CLIP_PARTIALS, LF_CLIP_SCALE };      // (1, partials) -> (1, 1)
 enum { LF_TRUST_WEIGHTS, LF_TRUST_DIRECTION, LF_TRUST_SCALE };
 enum { LF_AVERAGE_SCHEDULE, LF_AVERAGE_PARAMS, LF_AVERAGE_AVERAGE };
+enum { LF_SUM_X, LF_SUM_Y };
+enum { LF_COLUMN_SUMS_X, LF_COLUMN_SUMS_SCHEDULE, LF_COLUMN_SUMS_SUM, LF_COLUMN_SUMS_OUT };
+enum {
+    LF_BATCH_TOTALS_SUM,
+    LF_BATCH_TOTALS_SQUARES,
+    LF_BATCH_TOTALS_SCHEDULE,
+    LF_BATCH_TOTALS_STATS,
+    LF_BATCH_TOTALS_MEAN,
+    LF_BATCH_TOTALS_VARIANCE,
+};
 
 #define LF_OPERAND_MAX 8
 
@@ -172,8 +190,11 @@ const lf_op_info *lf_op_info_of(lf_op_kind kind);
 typedef struct lf_op {
     lf_op_kind kind;
     lf_phase phase;
+    uint32_t segment; // operations that are run together: ascends with the phases, and where devices exchange
     lf_tensor_id operands[LF_OPERAND_MAX];
-    uint32_t rows;            // batch; 1 for the optimizers
+    uint32_t rows;            // of a batch, or of the shard of it that the operation works on; 1 for the optimizers
+    uint32_t row;             // of the batch, which is the shard's first; 0 without shards
+    uint32_t batch;           // rows of all shards together: what `metrics` holds for a step
     uint32_t inputs, outputs; // widths of the layer; gather, losses and activations: both are the row's width;
                               // sweeps and sum_squares: outputs is the number of elements, rows 1; clip and trust: of
                               // the partial sums
@@ -196,6 +217,7 @@ typedef struct lf_op {
     float soft_weight, temperature; // distill: alpha and T; value_loss: soft_weight; soften: temperature
     bool decoupled;                 // adamw: the decay does not pass through the moments
     bool nesterov;                  // sgd
+    bool cut;                       // devices exchange something before it
     bool barrier; // an earlier operation since the last barrier touches the same memory (see hazards.c)
 } lf_op;
 
@@ -249,6 +271,8 @@ typedef enum lf_moment { LF_MOMENT_M, LF_MOMENT_V, LF_MOMENT_COUNT } lf_moment;
 const char *lf_moment_name(lf_moment moment); // "m", "v"
 bool lf_optimizer_keeps(const lf_optimizer *optimizer, lf_moment moment);
 
+#define LF_SHARDS_MAX 256
+
 typedef struct lf_compile_params {
     const lf_model *model;
     struct {
@@ -259,6 +283,7 @@ typedef struct lf_compile_params {
     } distill;                           // the teachers' outputs stand beside the targets
     lf_loss loss;                        // LF_LOSS_NONE: forward only (predict)
     lf_loss_options loss_options;
+    bool tf32;              // large products may round their operands to 11 bits, where a device gains by it
     bool weighted;          // rows have weights
     bool accumulates;       // several batches share an update: see `begins` and `updates` of the schedule
     float average;          // decay of the moving average of the weights; 0: none
@@ -268,8 +293,31 @@ typedef struct lf_compile_params {
     uint32_t rows;          // rows that the data region holds
     uint32_t positions;     // entries of the order region
     uint32_t steps;         // rows of the schedule, steps of metrics: a stretch
-    bool oracle;            // float64 instead of f32 wherever numbers are computed; only the cpu backend runs it
+    // A batch in shards of equal size, the last ones shorter or empty; gradients are summed over them along one binary
+    // tree, so that it does not matter which device works on which. A program is for those that its device holds.
+    uint32_t shards;      // a power of two, at most LF_SHARDS_MAX; 0 or 1: none
+    const uint32_t *held; // [held_count], ascending; NULL: all. Borrowed while compiling
+    uint32_t held_count;
+    uint32_t bucket; // bytes of gradients that are exchanged before the backward pass goes on; 0: all at its end
+    bool oracle;     // float64 instead of f32 wherever numbers are computed; only the cpu backend runs it
 } lf_compile_params;
+
+// A sum over the shards of a neighbourhood of the tree: shards first … first + count - 1, count a power of two and
+// first a multiple of it.
+typedef struct lf_exchange_part {
+    lf_tensor_id tensor;
+    uint32_t first, count;
+} lf_exchange_part;
+
+// A tensor that needs the sum over all shards where this program holds some of them. The parts stand when segment
+// `after` has run; the total, which is of the same shape, must be written before segment `before` runs. It may be the
+// same tensor as one of the parts.
+typedef struct lf_exchange {
+    lf_tensor_id total;
+    uint32_t after, before; // after < before
+    lf_exchange_part *parts;
+    size_t part_count;
+} lf_exchange;
 
 typedef struct lf_program {
     lf_compile_params params; // `model` is borrowed and must outlive the program
@@ -285,18 +333,27 @@ typedef struct lf_program {
     lf_tensor_id moment[LF_MOMENT_COUNT];
     lf_tensor_id row_weights, average;
     lf_tensor_id teacher_params, teacher_state; // (1, floats): block after block in the order of the teachers
+    lf_exchange *exchanges; // ascending by `after`; none where all shards are held, or there are none. Programs that
+                            // differ in `held` alone have the same ones, but for their parts
+    size_t exchange_count;
+    uint32_t shard_rows; // rows of a shard; of the batch without shards. params.batch is rounded up to whole shards
 } lf_program;
 
 // Compiles. NULL on failure, with a message that names the option.
 lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
 void lf_program_destroy(lf_program *program);
 
+// Of shards held (ascending), how many from the i-th on are a whole neighbourhood of the tree, which begins with it: a
+// power of two.
+uint32_t lf_shards_neighbourhood(const uint32_t *held, uint32_t held_count, uint32_t i);
+
 // The tensor that an operation uses in a role, or NULL.
 const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsigned operand);
 
-// Whether running phases first..last moves the schedule's counter: the update phase, or the program's last phase, is
-// among them.
-bool lf_program_advances(const lf_program *program, lf_phase first, lf_phase last);
+#define LF_LAST_SEGMENT UINT32_MAX // to the end of a program
+
+// The segments of phases first..last, those without operations left out. False: there is none.
+bool lf_program_segments(const lf_program *program, lf_phase first, lf_phase last, uint32_t *from, uint32_t *to);
 
 // The program in words: regions, then an operation a line with shapes; `|` stands where a barrier is needed.
 // malloc'ed; NULL when out of memory.

@@ -167,7 +167,8 @@ static lf_tensor_id build_sum(lf_builder *b)
 {
     lf_program *program = b->program;
     uint32_t count = (uint32_t)b->params->model->block_count;
-    lf_tensor_id sum = lf_builder_tensor(b, LF_REGION_GRADS, program->real, 1, count, "", "sum");
+    // Not beside the gradients, whose region is made anew when shards are handed out again.
+    lf_tensor_id sum = lf_builder_tensor(b, LF_REGION_MOMENTS, program->real, 1, count, "", "sum");
     lf_op *op = lf_builder_op(b, LF_OP_ACCUMULATE, LF_PHASE_REDUCE, count, count);
     op->rows = 1;
     op->operands[LF_ACCUMULATE_SCHEDULE] = program->schedule;

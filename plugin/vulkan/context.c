@@ -222,8 +222,9 @@ static void vk_destroy(lf_device *base)
     free(dev);
 }
 
-static lf_device *open_device(uint32_t index, lf_error *err)
+static lf_device *open_device(uint32_t index, unsigned share, lf_error *err)
 {
+    (void)share;
     static const lf_device_impl impl = {
         .destroy = vk_destroy,
         .buffer_create = vk_buffer_create,

@@ -1,11 +1,11 @@
-// A program on a device: descriptor sets made once, command buffers recorded once for each (first, last, steps) and
-// then only submitted.
+// A program on a device: descriptor sets made once, command buffers recorded once for each (first segment, last, steps)
+// and then only submitted.
 #include <stdlib.h>
 #include <string.h>
 
 #include "vulkan/internal.h"
 
-#define RECORDING_MAX 8
+#define RECORDING_MAX 16
 
 typedef struct vk_dispatch {
     VkPipeline pipeline;
@@ -13,13 +13,13 @@ typedef struct vk_dispatch {
     VkDescriptorSet set;
     uint32_t groups[2];
     uint32_t push[PUSH_MAX];
-    lf_phase phase;
+    uint32_t segment;
     bool barrier;
 } vk_dispatch;
 
 typedef struct vk_recording {
     VkCommandBuffer commands; // null: the slot is free
-    lf_phase first, last;
+    uint32_t first, last;     // segments
     uint32_t steps;
     uint64_t dispatches;
     uint64_t submission; // the last one that it was part of
@@ -270,7 +270,7 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
             vk_lower(dev, prog, op, part, &call);
             if (!make_dispatch(dev, exec, &call, made, err))
                 goto error;
-            made->phase = op->phase;
+            made->segment = op->segment;
             made->barrier = op->barrier && part == 0; // the parts touch different memory
         }
     }
@@ -314,11 +314,9 @@ static void record_dispatch(vk_device *dev, VkCommandBuffer commands, const vk_d
     dev->vk.vkCmdDispatch(commands, d->groups[0], d->groups[1], 1);
 }
 
-// The program's barriers also part a step from the next, but only where all phases run: fewer operations touch
-// memory in another order.
-static bool is_whole(const vk_exec *exec, lf_phase first, lf_phase last)
+static bool is_last(const vk_exec *exec, uint32_t segment)
 {
-    return first <= exec->dispatches[0].phase && last >= exec->dispatches[exec->dispatch_count - 1].phase;
+    return segment >= exec->dispatches[exec->dispatch_count - 1].segment;
 }
 
 static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_error *err)
@@ -326,7 +324,9 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
     VkCommandBuffer commands = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, err);
     if (!commands)
         return false;
-    bool whole = is_whole(exec, recording->first, recording->last);
+    // The program's barriers also part a step from the next, but only where all of it runs: fewer operations touch
+    // memory in another order.
+    bool whole = recording->first == 0 && is_last(exec, recording->last);
     recording->dispatches = 0;
     vk_barrier(dev, commands); // what earlier submissions wrote
     for (uint32_t step = 0; step < recording->steps; step++) {
@@ -334,7 +334,7 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
             compute_barrier(dev, commands);
         for (size_t i = 0; i < exec->dispatch_count; i++) {
             const vk_dispatch *d = &exec->dispatches[i];
-            if (d->phase < recording->first || d->phase > recording->last)
+            if (d->segment < recording->first || d->segment > recording->last)
                 continue;
             if (d->barrier && recording->dispatches)
                 compute_barrier(dev, commands);
@@ -342,7 +342,7 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
             recording->dispatches++;
         }
     }
-    if (lf_program_advances(exec->program, recording->first, recording->last)) {
+    if (is_last(exec, recording->last)) {
         vk_dispatch advance = exec->advance;
         advance.push[1] = recording->steps;
         compute_barrier(dev, commands); // every step has read the counter
@@ -359,7 +359,7 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
 }
 
 // The recording of this stretch, made anew in the place of the least recently used one if there is none.
-static vk_recording *find_recording(vk_device *dev, vk_exec *exec, lf_phase first, lf_phase last, uint32_t steps,
+static vk_recording *find_recording(vk_device *dev, vk_exec *exec, uint32_t first, uint32_t last, uint32_t steps,
                                     lf_error *err)
 {
     vk_recording *oldest = &exec->recordings[0];
@@ -377,7 +377,7 @@ static vk_recording *find_recording(vk_device *dev, vk_exec *exec, lf_phase firs
     return record(dev, exec, oldest, err) ? oldest : NULL;
 }
 
-bool vk_exec_run(lf_device *base, lf_exec *head, lf_phase first, lf_phase last, uint32_t steps, lf_error *err)
+bool vk_exec_run(lf_device *base, lf_exec *head, uint32_t first, uint32_t last, uint32_t steps, lf_error *err)
 {
     vk_device *dev = (vk_device *)base;
     vk_exec *exec = (vk_exec *)head;

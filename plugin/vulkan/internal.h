@@ -154,7 +154,7 @@ void vk_lower_advance(const lf_program *prog, vk_call *call);
 
 lf_exec *vk_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
 void vk_exec_destroy(lf_device *dev, lf_exec *exec);
-bool vk_exec_run(lf_device *dev, lf_exec *exec, lf_phase first, lf_phase last, uint32_t steps, lf_error *err);
+bool vk_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 bool vk_wait(lf_device *dev, lf_error *err);
 
 bool vk_wait_for(vk_device *dev, uint64_t submission, lf_error *err);

@@ -51,6 +51,9 @@ static const spirv codes[][2] = {
     [LF_OP_CLIP] = BOTH(clip),
     [LF_OP_TRUST] = BOTH(trust),
     [LF_OP_AVERAGE] = BOTH(average),
+    [LF_OP_SUM] = BOTH(sum),
+    [LF_OP_COLUMN_SUMS] = BOTH(column_sums),
+    [LF_OP_BATCH_TOTALS] = BOTH(batch_totals),
     [KERNEL_ADVANCE] = BOTH(advance),
 };
 _Static_assert(sizeof codes / sizeof *codes == KERNEL_COUNT, "code for each kernel");

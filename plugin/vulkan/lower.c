@@ -32,6 +32,8 @@ static bool is_cut(const lf_op *op, unsigned operand)
         return operand != LF_ACCUMULATE_SCHEDULE;
     case LF_OP_AVERAGE:
         return operand != LF_AVERAGE_SCHEDULE;
+    case LF_OP_SUM:
+        return true;
     case LF_OP_SUM_SQUARES:
         return operand == LF_SUM_SQUARES_X;
     default:
@@ -50,6 +52,8 @@ static void use(vk_call *call, const lf_program *prog, const lf_op *op, unsigned
     call->operands[operand].view = view; // one that is absent is bound too, to other memory
     if (!tensor)
         return;
+    if (tensor->region == LF_REGION_SCHEDULE)
+        call->operands[operand].view = VIEW_WORD4; // for all that read it, see schedule.glsl
     call->operands[operand].region = tensor->region;
     call->operands[operand].offset = tensor->offset;
     call->operands[operand].size = round_up(lf_tensor_bytes(tensor));
@@ -80,7 +84,7 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
     use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
     const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored),
                               stored == LF_F32 ? 2 : is_signed };
-    const uint32_t push[] = { 0, op->rows, op->inputs, target_words };
+    const uint32_t push[] = { 0, op->rows, op->inputs, target_words, op->row };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
     set_groups(dev, call, op->rows);
@@ -160,11 +164,12 @@ static void lower_activation(const vk_device *dev, const lf_program *prog, const
 static void lower_dropout(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     lower_elementwise(dev, prog, op, call);
-    use(call, prog, op, LF_DROPOUT_SCHEDULE, VIEW_WORD4);
     call->push[2] = float_bits(op->rate);
     call->push[3] = float_bits(1 / (1 - op->rate));
     call->push[4] = op->stream;
     call->push[5] = LF_STREAM_DROPOUT;
+    call->push[6] = op->row * op->outputs / 4;
+    call->push[7] = op->row * op->outputs % 4;
 }
 
 // Work on rows of the batch; see lanes.glsl.
@@ -183,7 +188,6 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         use(call, prog, op, i, VIEW_FLOAT);
     use(call, prog, op, LF_LOSS_TARGET, op->kind == LF_OP_VALUE_LOSS ? VIEW_FLOAT : VIEW_WORD);
-    use(call, prog, op, LF_LOSS_SCHEDULE, VIEW_WORD4);
     set_rows(dev, op, call);
     call->spec[2] = op->operands[LF_LOSS_DZ] != LF_NO_TENSOR;
     call->spec[3] = op->operands[LF_LOSS_WEIGHTS] != LF_NO_TENSOR;
@@ -192,6 +196,8 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
     call->spec[6] = op->adds;
     const float push[] = { op->soft_weight, op->temperature, op->label_smoothing, op->share, op->delta };
     memcpy(call->push + 3, push, sizeof push);
+    call->push[8] = op->row;
+    call->push[9] = op->batch;
 }
 
 static void lower_soften(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
@@ -230,8 +236,23 @@ static void set_columns(const vk_device *dev, const lf_program *prog, const lf_o
 static void lower_batch_stats(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     set_columns(dev, prog, op, call, 0);
-    use(call, prog, op, LF_BATCH_STATS_SCHEDULE, VIEW_WORD4);
     call->spec[3] = op->training;
+    call->push[3] = float_bits(op->eps);
+    call->push[4] = float_bits(op->momentum);
+}
+
+static void lower_column_sums(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_columns(dev, prog, op, call, 0);
+    call->spec[3] = op->operands[LF_COLUMN_SUMS_SUM] != LF_NO_TENSOR;
+    call->push[3] = op->row;
+}
+
+static void lower_batch_totals(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_columns(dev, prog, op, call, 0);
+    call->spec[4] = op->operands[LF_BATCH_TOTALS_STATS] != LF_NO_TENSOR;
+    call->spec[5] = op->operands[LF_BATCH_TOTALS_MEAN] != LF_NO_TENSOR;
     call->push[3] = float_bits(op->eps);
     call->push[4] = float_bits(op->momentum);
 }
@@ -247,9 +268,8 @@ static void lower_norm_dw(const vk_device *dev, const lf_program *prog, const lf
 static void lower_batch_norm(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     set_columns(dev, prog, op, call, dev->tiles.rows);
-    if (op->kind == LF_OP_BATCH_NORM_DX)
-        use(call, prog, op, LF_BATCH_NORM_DX_SCHEDULE, VIEW_WORD4);
     call->spec[3] = dev->tiles.rows;
+    call->push[3] = op->row;
 }
 
 static void lower_gather_rows(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
@@ -262,6 +282,7 @@ static void lower_gather_rows(const vk_device *dev, const lf_program *prog, cons
     call->spec[1] = op->outputs % 4 == 0;
     call->push[1] = op->rows;
     call->push[2] = op->outputs;
+    call->push[3] = op->row;
     set_groups(dev, call, op->rows);
 }
 
@@ -290,7 +311,6 @@ static uint64_t use_part(const vk_device *dev, const lf_program *prog, const lf_
 static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
 {
     uint64_t bytes = use_part(dev, prog, op, part, call);
-    use(call, prog, op, LF_UPDATE_SCHEDULE, VIEW_WORD4);
     set_sweep(dev, call, divide_up(bytes, 16));
     call->spec[2] = op->operands[LF_UPDATE_SCALE] != LF_NO_TENSOR;
     call->spec[3] = op->clip_value > 0;
@@ -304,15 +324,13 @@ static void lower_update(const vk_device *dev, const lf_program *prog, const lf_
     memcpy(call->push + 2, push, sizeof push);
 }
 
-// accumulate and average.
+// accumulate, average and sum.
 static void lower_block(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
 {
     uint64_t bytes = use_part(dev, prog, op, part, call);
-    use(call, prog, op, LF_ACCUMULATE_SCHEDULE, VIEW_WORD4);
     set_sweep(dev, call, divide_up(bytes, 16));
     call->push[2] = float_bits(op->share);
 }
-_Static_assert((int)LF_ACCUMULATE_SCHEDULE == LF_AVERAGE_SCHEDULE, "one lowering for both");
 
 // Work of LANES invocations on each of `rows`; see lanes.glsl.
 static void set_lanes(const vk_device *dev, vk_call *call, uint32_t rows, uint32_t count)
@@ -403,6 +421,12 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
     case LF_OP_BATCH_NORM_DX:
         lower_batch_norm(dev, prog, op, call);
         break;
+    case LF_OP_COLUMN_SUMS:
+        lower_column_sums(dev, prog, op, call);
+        break;
+    case LF_OP_BATCH_TOTALS:
+        lower_batch_totals(dev, prog, op, call);
+        break;
     case LF_OP_NORM_DW:
         lower_norm_dw(dev, prog, op, call);
         break;
@@ -426,6 +450,7 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
         break;
     case LF_OP_ACCUMULATE:
     case LF_OP_AVERAGE:
+    case LF_OP_SUM:
         lower_block(dev, prog, op, part, call);
         break;
     case LF_OP_SUM_SQUARES:
