@@ -1,0 +1,95 @@
+// Inside the cuda room: an open device and what its files share. Nobody outside includes this.
+//
+//   driver.c    the driver library, opened at run time; its errors
+//   context.c   the list of devices; opening and closing one
+//   memory.c    buffers, and the pinned memory through which the host reaches them
+//   kernels.c   the kernels' code, built in, and its functions on a device
+//   lower.c     an operation of a program becomes a launch
+//   products.c  large products through cuBLASLt
+//   small.c     programs that one launch runs for many steps
+//   exec.c      graphs of launches: made once, launched often
+#ifndef LF_CUDA_INTERNAL_H
+#define LF_CUDA_INTERNAL_H
+
+#include "cuda/driver.h"
+#include "cuda/lower.h"
+#include "device/backend.h"
+
+#define STAGING_COUNT 2
+
+typedef struct cu_staging {
+    void *host;   // pinned
+    CUevent done; // the transfer that last used it
+} cu_staging;
+
+typedef struct cu_products cu_products; // cuBLASLt on a device
+
+typedef struct cu_device {
+    lf_device base;
+    CUdevice device;
+    CUcontext context; // the device's primary one; NULL: not retained
+    CUstream compute, copy;
+    CUevent computed, copied; // for one stream to wait for the other
+    cu_staging staging[STAGING_COUNT];
+    unsigned next_staging;
+    CUmodule module;
+    CUfunction functions[CU_KERNEL_COUNT];
+    cu_products *products; // NULL: not needed so far, or not there
+    bool products_tried;
+    lf_error failure; // what the driver first failed with; code LF_OK: it has not
+} cu_device;
+
+typedef struct cu_buffer {
+    lf_buffer base;
+    CUdeviceptr memory;
+} cu_buffer;
+
+// ---- context.c
+
+// At every entry, since threads take turns on a device. False once the driver has failed, with what it failed with.
+bool cu_enter(cu_device *dev, lf_error *err);
+// As cu_error, with the device's name in front. The device keeps any failure but too little memory, for most of them
+// end its context: every later call then fails with the first one.
+#if defined(__GNUC__)
+__attribute__((format(printf, 4, 5)))
+#endif
+bool cu_fail(cu_device *dev, lf_error *err, CUresult result, const char *format, ...);
+
+// ---- kernels.c
+
+bool cu_kernels_init(cu_device *dev, lf_error *err);
+void cu_kernels_digest(char hex[65]); // sha256 of the code for all architectures
+// Why the kernels cannot run on a device of that compute capability (90: 9.0) with a driver of that version
+// (12040: CUDA 12.4). Empty: they can.
+void cu_kernels_check(int capability, int version, char *why, size_t size);
+
+// ---- memory.c
+
+lf_buffer *cu_buffer_create(lf_device *dev, size_t size, lf_error *err);
+void cu_buffer_destroy(lf_device *dev, lf_buffer *buf);
+bool cu_buffer_write(lf_device *dev, lf_buffer *dst, size_t offset, const void *src, size_t size, lf_error *err);
+bool cu_buffer_read(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err);
+void cu_staging_destroy(cu_device *dev);
+
+// ---- products.c
+
+// What the library leaves of an operation: a launch that must follow. `needed` false: nothing.
+typedef struct cu_rest {
+    bool needed;
+    cu_launch launch;
+} cu_rest;
+
+// A large product as a graph to put into others, which the caller destroys; `launch` is what cu_lower made of it. All
+// share one workspace, so no two may run at the same time. NULL: the launch is to be used.
+CUgraph cu_product_capture(cu_device *dev, const lf_program *prog, const lf_op *op,
+                           const uint64_t address[LF_REGION_COUNT], const cu_launch *launch, cu_rest *rest);
+void cu_products_destroy(cu_products *products);
+
+// ---- exec.c
+
+lf_exec *cu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err);
+void cu_exec_destroy(lf_device *dev, lf_exec *exec);
+bool cu_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
+bool cu_wait(lf_device *dev, lf_error *err);
+
+#endif
