@@ -184,6 +184,21 @@ void lf_push_device_info(lua_State *L, const lf_device_info *info)
     lua_setfield(L, -2, "hardware_gpu");
 }
 
+const char **lf_push_texts(lua_State *L, int index, const char *name, size_t *count)
+{
+    if (!lua_istable(L, index))
+        luaL_error(L, "%s: expected an array of texts, got %s", name, luaL_typename(L, index));
+    *count = (size_t)luaL_len(L, index);
+    const char **texts = lua_newuserdatauv(L, *count * sizeof *texts + 1, 0);
+    for (size_t i = 0; i < *count; i++) {
+        if (lua_geti(L, index, (lua_Integer)i + 1) != LUA_TSTRING)
+            luaL_error(L, "%s[%d]: expected a text, got %s", name, (int)i + 1, luaL_typename(L, -1));
+        texts[i] = lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    return texts;
+}
+
 void lf_new_type(lua_State *L, const char *type, const luaL_Reg *methods, const luaL_Reg *meta, lua_CFunction close)
 {
     luaL_newmetatable(L, type); // sets __name

@@ -58,6 +58,9 @@ void lf_set_string(lua_State *L, const char *name, const char *value);
 
 void lf_push_device_info(lua_State *L, const lf_device_info *info); // a table
 
+// Pushes an array of pointers to the texts in the array at `index`, which keeps them; raises for anything else.
+const char **lf_push_texts(lua_State *L, int index, const char *name, size_t *count);
+
 // Handles. The check functions raise for another type or a closed handle.
 lf_model *lf_check_model(lua_State *L, int index);
 lf_run *lf_check_run(lua_State *L, int index);
@@ -90,5 +93,6 @@ void lf_open_signals(lua_State *L);
 void lf_open_run(lua_State *L);
 void lf_open_h5(lua_State *L);
 void lf_open_lock(lua_State *L);
+void lf_open_ranks(lua_State *L);
 
 #endif

@@ -5,6 +5,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "io/import.h"
+#include "train/bandwidth.h"
 
 static int sha256(lua_State *L)
 {
@@ -44,6 +45,59 @@ static int find_device(lua_State *L)
     if (!lf_device_find(luaL_checkstring(L, 1), &info, &err))
         return lf_raise(L, &err);
     lf_push_device_info(L, &info);
+    return 1;
+}
+
+// core.find_devices(specs) → the rows of those that a training on this list uses; raises when one is not there.
+static int find_devices(lua_State *L)
+{
+    enum { CAPACITY = 64 };
+    size_t count;
+    lua_settop(L, 1);
+    const char **specs = lf_push_texts(L, 1, "devices", &count);
+    lf_device_info *infos = lua_newuserdatauv(L, CAPACITY * sizeof *infos, 0);
+    lf_error err;
+    size_t found = lf_device_find_list(specs, count, infos, CAPACITY, &err);
+    if (!found)
+        return lf_raise(L, &err);
+    lua_createtable(L, (int)found, 0);
+    for (size_t i = 0; i < found; i++) {
+        lf_push_device_info(L, &infos[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+// core.bandwidth(specs, sizes) → array of { read, sum, write }, seconds for each size in bytes; see bandwidth.h.
+static int bandwidth(lua_State *L)
+{
+    enum { SIZES = 16 };
+    size_t count, sizes[SIZES];
+    lf_bandwidth seconds[SIZES];
+    lf_error err;
+    lua_settop(L, 2);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t size_count = (size_t)luaL_len(L, 2);
+    luaL_argcheck(L, size_count <= SIZES, 2, "expected at most 16 sizes");
+    const char **specs = lf_push_texts(L, 1, "devices", &count);
+    for (size_t i = 0; i < size_count; i++) {
+        lua_geti(L, 2, (lua_Integer)i + 1);
+        lua_Integer size = luaL_checkinteger(L, -1);
+        if (size < 4 || size % 4)
+            return luaL_error(L, "a size of %I bytes: expected a multiple of 4 above 0", size);
+        sizes[i] = (size_t)size;
+        lua_pop(L, 1);
+    }
+    if (!lf_bandwidth_measure(specs, count, sizes, size_count, seconds, &err))
+        return lf_raise(L, &err);
+    lua_createtable(L, (int)size_count, 0);
+    for (size_t i = 0; i < size_count; i++) {
+        lua_createtable(L, 0, 3);
+        lf_set_number(L, "read", seconds[i].read);
+        lf_set_number(L, "sum", seconds[i].sum);
+        lf_set_number(L, "write", seconds[i].write);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
     return 1;
 }
 
@@ -118,8 +172,14 @@ __attribute__((visibility("default"))) int luaopen_lavaflow_core(lua_State *L);
 int luaopen_lavaflow_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "sha256", sha256 },       { "devices", devices },         { "import_mnist", import_mnist },
-        { "log_lines", log_lines }, { "find_device", find_device }, { NULL, NULL },
+        { "sha256", sha256 },
+        { "devices", devices },
+        { "import_mnist", import_mnist },
+        { "log_lines", log_lines },
+        { "find_device", find_device },
+        { "find_devices", find_devices },
+        { "bandwidth", bandwidth },
+        { NULL, NULL },
     };
     luaL_newlib(L, functions);
     lf_set_string(L, "version", LF_VERSION);
@@ -132,6 +192,7 @@ int luaopen_lavaflow_core(lua_State *L)
     lf_open_run(L);
     lf_open_h5(L);
     lf_open_lock(L);
+    lf_open_ranks(L);
 
     lf_log_to(keep_line, NULL);
     lua_newuserdatauv(L, 0, 0); // its collection, at the state's end, leaves no sink and no signal handler behind

@@ -157,6 +157,24 @@ static int catch_signals(lua_State *L)
     return 0;
 }
 
+// core.hold_signals(held): while they are held, a signal raises nothing in Lua, which hears of it once they are no
+// more.
+static int hold_signals(lua_State *L)
+{
+    static bool held;
+    bool hold = lua_toboolean(L, 1);
+    if (hold == held)
+        return 0;
+    held = hold;
+    if (hold) {
+        lf_signals_catch();
+    } else {
+        lf_signals_release();
+        lf_signals_deliver();
+    }
+    return 0;
+}
+
 void lf_signals_forget(void)
 {
     if (worker) // the process leaves
@@ -185,6 +203,7 @@ void lf_open_signals(lua_State *L)
 {
     static const luaL_Reg functions[] = { { "interrupted", interrupted },
                                           { "catch_signals", catch_signals },
+                                          { "hold_signals", hold_signals },
                                           { "ignore_broken_pipes", ignore_broken_pipes },
                                           { NULL, NULL } };
     luaL_setfuncs(L, functions, 0);

@@ -10,7 +10,7 @@ static const char *const series_names[SERIES_COUNT] = { "step_loss", "loss",    
                                                         "val_loss",  "val_accuracy", "lr" };
 
 // What the events need. Lua values stand at fixed places of the stack: the options at 1, the history at 2, what the
-// parameters point to at 3, and room for the events above. Events run Lua in protected calls, since a jump over
+// parameters point to from 3 on, and room for the events above. Events run Lua in protected calls, since a jump over
 // lf_train would leak all it holds.
 typedef struct call {
     lua_State *L;
@@ -136,8 +136,28 @@ static int call_progress(lua_State *L)
     return 0;
 }
 
+static void push_device(lua_State *L, const lf_train_device *device)
+{
+    lf_push_device_info(L, &device->info);
+    lf_set_integer(L, "opened", device->opened);
+    lf_set_integer(L, "shards", device->shards);
+    lf_set_number(L, "busy", device->busy);
+    lua_pushboolean(L, device->lost);
+    lua_setfield(L, -2, "lost");
+}
+
+static void push_devices(lua_State *L, const lf_train_device *devices, unsigned count)
+{
+    lua_createtable(L, (int)count, 0);
+    for (unsigned i = 0; i < count; i++) {
+        push_device(L, &devices[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+}
+
 typedef struct start_event {
-    const lf_device_info *device;
+    const lf_train_device *devices;
+    unsigned count;
     uint64_t step;
 } start_event;
 
@@ -145,9 +165,26 @@ static int call_started(lua_State *L)
 {
     const start_event *start = lua_touserdata(L, 2);
     lua_getfield(L, OPTIONS, "on_start");
-    lf_push_device_info(L, start->device);
+    push_devices(L, start->devices, start->count);
     lua_pushinteger(L, (lua_Integer)start->step);
     lua_call(L, 2, 0);
+    return 0;
+}
+
+typedef struct lost_event {
+    const lf_train_device *device;
+    uint64_t step;
+    const char *why;
+} lost_event;
+
+static int call_lost(lua_State *L)
+{
+    const lost_event *lost = lua_touserdata(L, 2);
+    lua_getfield(L, OPTIONS, "on_lost");
+    push_device(L, lost->device);
+    lua_pushinteger(L, (lua_Integer)lost->step);
+    lua_pushstring(L, lost->why);
+    lua_call(L, 3, 0);
     return 0;
 }
 
@@ -181,7 +218,7 @@ static bool ask(call *c, const char *field, lua_CFunction caller, const void *ar
 }
 
 // A run that has values from beyond the checkpoint, of a process that was killed, gives them back.
-static void on_started(void *user, const lf_device_info *device, uint64_t step)
+static void on_started(void *user, const lf_train_device *devices, unsigned count, uint64_t step)
 {
     call *c = user;
     lf_error err;
@@ -190,7 +227,12 @@ static void on_started(void *user, const lf_device_info *device, uint64_t step)
         ok = lf_run_rewind(c->run, c->name, series_names[i], (int64_t)step, &err);
     if (c->run && !(ok && lf_run_rewind(c->run, c->name, NULL, (int64_t)step, &err)))
         keep_failure(c, &err);
-    protect(c, "on_start", call_started, &(start_event){ device, step }, 0);
+    protect(c, "on_start", call_started, &(start_event){ devices, count, step }, 0);
+}
+
+static void on_lost(void *user, const lf_train_device *device, uint64_t step, const char *why)
+{
+    protect(user, "on_lost", call_lost, &(lost_event){ device, step, why }, 0);
 }
 
 static int call_saving(lua_State *L)
@@ -281,7 +323,8 @@ static bool on_step(void *user, const lf_step *step, lf_error *err)
     return ask(user, "on_step", call_step, step, err);
 }
 
-static void push_result(lua_State *L, const lf_train_result *result)
+// Protected, since running out of memory here must not lose the result: fills the history and pushes it.
+static int push_result(lua_State *L)
 {
     static const char *const reasons[] = {
         [LF_TRAIN_DONE] = "",
@@ -290,7 +333,8 @@ static void push_result(lua_State *L, const lf_train_result *result)
         [LF_TRAIN_STEP_EVENT] = "on_step",
         [LF_TRAIN_PATIENCE] = "patience",
     };
-    lua_pushvalue(L, HISTORY);
+    const lf_train_result *result = lua_touserdata(L, 2);
+    lua_settop(L, 1);
     lf_set_integer(L, "epochs", result->epochs);
     lf_set_integer(L, "steps", result->steps);
     lf_set_integer(L, "submissions", result->submissions);
@@ -301,10 +345,30 @@ static void push_result(lua_State *L, const lf_train_result *result)
         lf_set_number(L, "best_value", result->best_value);
     }
     lf_set_string(L, "digest", result->digest);
-    lf_set_string(L, "device", result->device.id);
     lf_set_string(L, "stopped", reasons[result->stopped]);
-    lf_push_device_info(L, &result->device);
+    lf_set_string(L, "device", result->devices[0].info.id);
+    lf_push_device_info(L, &result->devices[0].info);
     lua_setfield(L, -2, "device_info");
+    push_devices(L, result->devices, result->device_count);
+    lua_setfield(L, -2, "devices");
+    lf_set_integer(L, "shards", result->shards);
+    lf_set_integer(L, "ranks", result->ranks);
+    lf_set_number(L, "exchange_seconds", result->exchange_seconds);
+    return 1;
+}
+
+// Finishes the result, pushes what it says where the training succeeded, and gives lua_pcall's status.
+static int take_result(lua_State *L, lf_train_result *result, bool ok)
+{
+    int status = LUA_OK;
+    if (ok) {
+        lua_pushcfunction(L, push_result);
+        lua_pushvalue(L, HISTORY);
+        lua_pushlightuserdata(L, result);
+        status = lua_pcall(L, 2, 1, 0);
+    }
+    lf_train_result_finish(result);
+    return status;
 }
 
 static int train(lua_State *L)
@@ -325,6 +389,7 @@ static int train(lua_State *L)
     lua_pop(L, 1);
     c.params.events = (lf_train_events){ .user = &c,
                                          .started = on_started,
+                                         .lost = on_lost,
                                          .progress = on_progress,
                                          .steps = on_steps,
                                          .digest = on_digest,
@@ -342,6 +407,7 @@ static int train(lua_State *L)
     lf_use_options(L, OPTIONS, -1);
     if (result.checkpointed)
         lf_signals_checkpointed();
+    int pushed = take_result(L, &result, ok && !c.failed);
     if (c.failed)
         return lua_error(L); // the event's message
     if (!ok && err.code == LF_EINTERRUPTED)
@@ -349,8 +415,7 @@ static int train(lua_State *L)
     if (!ok)
         return lf_raise(L, &err);
     lf_signals_deliver();
-    push_result(L, &result);
-    return 1;
+    return pushed == LUA_OK ? 1 : lua_error(L);
 }
 
 static int explain(lua_State *L)

@@ -135,6 +135,18 @@ lf_loss_fields lf_read_loss(lua_State *L, int options)
     return fields;
 }
 
+// Leaves the array of the field `devices` on the stack.
+static void read_devices(lua_State *L, int options, lf_train_params *p)
+{
+    size_t count;
+    lua_getfield(L, options, "devices");
+    p->devices = lf_push_texts(L, lua_gettop(L), "devices", &count);
+    p->device_count = (unsigned)count;
+    lua_remove(L, -2);
+    p->shards = (uint32_t)lf_field_integer(L, options, "shards", 0, 0, LF_SHARDS_MAX);
+    p->even_shards = !strcmp(lf_need_string(L, options, "balance"), "even");
+}
+
 // What the training watches, and the files that it keeps.
 static void read_control(lua_State *L, int options, lf_train_params *p)
 {
@@ -168,13 +180,14 @@ void lf_read_train_params(lua_State *L, int options, lf_train_params *p)
     p->batch = (uint32_t)lf_need_integer(L, options, "batch", 1, 1 << 24);
     p->accumulate = (uint32_t)lf_need_integer(L, options, "accumulate", 1, 1 << 24);
     p->average = (float)lf_field_number(L, options, "ema", 0);
+    p->tf32 = !strcmp(lf_field_string(L, options, "precision", "f32"), "tf32");
     p->epochs = (uint64_t)lf_need_integer(L, options, "epochs", 1, INT32_MAX);
     p->seed = (uint64_t)lf_need_integer(L, options, "seed", LUA_MININTEGER, LUA_MAXINTEGER);
     p->max_steps = (uint64_t)lf_field_integer(L, options, "max_steps", 0, 0, LUA_MAXINTEGER);
     p->shuffle = lf_need_boolean(L, options, "shuffle");
-    p->device = lf_need_string(L, options, "device");
     p->window = (uint64_t)(lf_field_number(L, options, "window", 0) * 0x1p20);
     read_control(L, options, p);
+    read_devices(L, options, p);
     read_teachers(L, options, p);
     read_hints(L, options, p);
     lf_loss_fields loss = lf_read_loss(L, options);

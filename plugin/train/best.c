@@ -65,7 +65,7 @@ bool lf_training_watch(training *t, const lf_epoch *epoch, lf_error *err)
         memcpy(t->best + model->block_count, model->state, model->state_count * sizeof *t->best);
         t->place.best_weights = t->best;
     }
-    if (!p->best)
+    if (!p->best || t->rank)
         return true;
     if (model != p->model)
         lf_model_copy_shared(p->model, model);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/identity.h"
+
 static const char *const best_name = "best";
 
 bool lf_model_view_init(const lf_model *model, lf_model_file *view, lf_error *err)
@@ -195,18 +197,25 @@ bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, 
     return ok;
 }
 
-// The first option that differs in two lists "name value, name value, …".
 static void name_difference(const char *path, const char *written, const char *asked, lf_error *err)
 {
-    size_t same = 0;
-    while (written[same] && written[same] == asked[same])
-        same++;
-    while (same && !(same > 1 && written[same - 1] == ' ' && written[same - 2] == ','))
-        same--;
+    size_t same = lf_train_options_difference(written, asked);
     written += same;
     asked += same;
     lf_error_set(err, LF_EARG, "%s belongs to another training: it was written with %.*s, but this one has %.*s", path,
                  (int)strcspn(written, ","), written, (int)strcspn(asked, ","), asked);
+}
+
+uint32_t lf_checkpoint_shards(const char *path)
+{
+    lf_error none;
+    lf_model_file *file = lf_model_file_read(path, &none);
+    const char *at = file && file->state && file->state->options ? strstr(file->state->options, "shards ") : NULL;
+    uint32_t shards = 1;
+    if (at)
+        shards = (uint32_t)strtoul(at + strlen("shards "), NULL, 10);
+    lf_model_file_destroy(file);
+    return shards ? shards : 1;
 }
 
 lf_model_file *lf_checkpoint_load(const char *path, lf_model *model, lf_train_place *place, lf_error *err)

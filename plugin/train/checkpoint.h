@@ -20,6 +20,8 @@ bool lf_model_save(const lf_model *model, const char *path, lf_error *err);
 // Copies a file's weights into a model of the same names and shapes.
 bool lf_model_take_weights(lf_model *model, const lf_model_file *file, const char *path, lf_error *err);
 
+enum { LF_TRAIN_OPTIONS = 3072 };
+
 // Where a training is. `options` is text that must be equal for a resume to be the same training.
 typedef struct lf_train_place {
     uint64_t epoch, step, position, seed;
@@ -32,7 +34,7 @@ typedef struct lf_train_place {
     const uint64_t *rows;      // of the batch that failed, where they are to be told; borrowed
     size_t row_count;
     char schedule[LF_SCHEDULE_TEXT];
-    char options[3072];
+    char options[LF_TRAIN_OPTIONS];
 } lf_train_place;
 
 // The blocks of a program that change from update to update, beside the weights, and their names in a file.
@@ -46,6 +48,9 @@ size_t lf_train_blocks(const lf_program *program, lf_train_block blocks[LF_TRAIN
 // Reads weights (into model->params) and the other blocks from the session, and writes a checkpoint.
 bool lf_checkpoint_save(const char *path, lf_model *model, lf_session *session, const lf_train_place *place,
                         lf_error *err);
+
+// The shards of the training that wrote a checkpoint; 1: none, or it cannot be read, which loading it tells.
+uint32_t lf_checkpoint_shards(const char *path);
 
 // Reads a checkpoint's weights into the model and fills `place`'s numbers; refuses one of other options or optimizer.
 // The file is kept for lf_checkpoint_restore once there is a session.

@@ -36,13 +36,13 @@ static bool take_rows(void *user, uint64_t first, uint32_t count, const float *o
     return true;
 }
 
-static bool run_teacher(const lf_train_params *params, unsigned index, sayings *s, lf_error *err)
+static bool run_teacher(const lf_train_params *params, const char *device, unsigned index, sayings *s, lf_error *err)
 {
     const lf_evaluate_params evaluate = { .model = params->teachers[index],
                                           .data = params->data,
                                           .part = params->part,
                                           .batch = TEACHER_BATCH,
-                                          .device = params->device,
+                                          .device = device,
                                           .window = params->window,
                                           .stop = params->stop };
     if (lf_predict(&evaluate, take_rows, s, err))
@@ -166,7 +166,7 @@ static bool write_cache(const char *path, unsigned count, char (*names)[65], con
 }
 
 // All teachers' outputs out of the cache, or computed and put there.
-static bool use_cache(const lf_train_params *params, sayings *all, lf_error *err)
+static bool use_cache(const lf_train_params *params, const char *device, sayings *all, lf_error *err)
 {
     char data[65], names[LF_TEACHER_MAX][65];
     const char *path = params->teacher_cache;
@@ -183,7 +183,7 @@ static bool use_cache(const lf_train_params *params, sayings *all, lf_error *err
         return true;
     }
     for (unsigned i = 0; i < params->teacher_count; i++)
-        if (!run_teacher(params, i, &all[i], err))
+        if (!run_teacher(params, device, i, &all[i], err))
             return false;
     lf_log(LF_LOG_INFO, "the teachers' outputs are computed; %s keeps them", path);
     return write_cache(path, params->teacher_count, names, all, data, err);
@@ -247,7 +247,7 @@ static bool make_sayings(sayings *all, unsigned count, uint64_t rows, uint32_t o
     return ok;
 }
 
-bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, lf_error *err)
+bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, const char *device, lf_error *err)
 {
     *d = (lf_distillation){ .alpha = params->alpha,
                             .temperature = params->temperature,
@@ -264,10 +264,10 @@ bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, lf_
     if (!ok)
         lf_error_set(err, LF_ENOMEM, "the teachers' outputs on %" PRIu64 " rows: out of memory", part->rows);
     if (ok && params->teacher_cache)
-        ok = use_cache(params, all, err);
+        ok = use_cache(params, device, all, err);
     for (unsigned i = 0; ok && i < params->teacher_count; i++) {
         sayings *s = &all[params->teacher_cache ? i : 0];
-        ok = params->teacher_cache || run_teacher(params, i, s, err);
+        ok = params->teacher_cache || run_teacher(params, device, i, s, err);
         if (ok)
             add_teacher(d, params, s);
     }

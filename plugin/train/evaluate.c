@@ -46,7 +46,8 @@ static bool run(const lf_evaluate_params *params, pass *p, lf_device_info *info,
     if (!device)
         return false;
     *info = device->info;
-    p->session = lf_session_create(&(lf_session_params){ .device = device,
+    p->session = lf_session_create(&(lf_session_params){ .devices = &device,
+                                                         .device_count = 1,
                                                          .model = params->model,
                                                          .data = params->data,
                                                          .part = params->part,

@@ -14,9 +14,12 @@ struct lf_feed {
     const lf_part *part;
     uint32_t stretch_rows; // at most; whole batches, unless a pass is shorter
     bool resident;
+    size_t teacher_width;    // with a teacher
     uint64_t pass, position; // of the next stretch that lf_feed_next gives
     uint32_t *order;         // [stretch_rows]
-    uint64_t *rows;          // [stretch_rows]: of the part, by position
+    uint64_t *rows;          // [stretch_rows]: of the part, by place in the window
+    uint32_t *place;         // [stretch_rows]: in the window, by position
+    uint32_t count;          // rows of the window
     float *weights;          // [stretch_rows]: by position of the stretch on the device; NULL without weights
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
@@ -101,12 +104,31 @@ static void finish_rows(const lf_feed *feed, const lf_rows_out *rows, size_t cou
         ((float *)rows->y)[i] = (float)labels[i];
 }
 
+// Leaves out the rows that are other processes'.
+static void place_rows(lf_feed *feed, uint64_t position, uint32_t count)
+{
+    const lf_feed_params *p = &feed->p;
+    feed->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t in_batch = p->end ? (position + i) % p->batch : 0;
+        bool own = !p->end || p->row.w || (in_batch >= p->first && in_batch < p->end);
+        feed->place[i] = own ? feed->count : 0;
+        if (own)
+            feed->rows[feed->count++] = feed->rows[i];
+    }
+}
+
 static bool read_window(lf_feed *feed, uint64_t pass, uint64_t position, uint32_t count, lf_error *err)
 {
     const lf_rows_out out = { feed->x, feed->p.row.y ? feed->y : NULL, feed->w };
     lf_feed_rows(feed->part, feed->p.shuffle, feed->p.seed, pass, position, count, feed->rows);
-    bool ok = feed->p.shuffle ? lf_dataset_read(feed->p.data, feed->p.part, feed->rows, count, &out, err)
-                              : lf_dataset_read_span(feed->p.data, feed->p.part, position, count, &out, err);
+    place_rows(feed, position, count);
+    bool listed = feed->p.shuffle || feed->count < count;
+    count = feed->count;
+    if (!count)
+        return true;
+    bool ok = listed ? lf_dataset_read(feed->p.data, feed->p.part, feed->rows, count, &out, err)
+                     : lf_dataset_read_span(feed->p.data, feed->p.part, position, count, &out, err);
     if (ok)
         finish_rows(feed, &out, count);
     return ok && (!feed->p.unit_targets || check_targets(feed, out.y, 0, feed->rows, count, err));
@@ -142,21 +164,16 @@ static void set_state(lf_feed *feed, int state)
     pthread_mutex_unlock(&feed->lock);
 }
 
-static size_t teacher_width(const lf_feed *feed)
-{
-    return feed->p.program->tensors[feed->p.program->teacher].cols;
-}
-
 static bool write_teacher(lf_feed *feed, const float *outputs, uint64_t count, lf_error *err)
 {
-    return lf_device_buffer_write(feed->p.device, feed->p.regions->region[LF_REGION_TEACHER], 0, outputs,
-                                  count * teacher_width(feed) * sizeof *outputs, err);
+    return lf_replicas_write(feed->p.replicas, feed->p.replica_count, LF_REGION_TEACHER, 0, outputs,
+                             count * feed->teacher_width * sizeof *outputs, err);
 }
 
 // Those that belong to the window's rows.
 static bool write_window_teacher(lf_feed *feed, uint32_t count, lf_error *err)
 {
-    size_t width = teacher_width(feed);
+    size_t width = feed->teacher_width;
     for (uint32_t i = 0; i < count; i++)
         memcpy(feed->teacher + i * width, feed->p.teacher + feed->rows[i] * width, width * sizeof *feed->teacher);
     return write_teacher(feed, feed->teacher, count, err);
@@ -166,7 +183,7 @@ static bool write_column(lf_feed *feed, lf_region region, size_t row, uint32_t a
                          lf_error *err)
 {
     return !row ||
-           lf_device_buffer_write(feed->p.device, feed->p.regions->region[region], at * row, values, count * row, err);
+           lf_replicas_write(feed->p.replicas, feed->p.replica_count, region, at * row, values, count * row, err);
 }
 
 static bool write_rows(lf_feed *feed, uint32_t at, const lf_rows_out *rows, size_t count, lf_error *err)
@@ -213,7 +230,7 @@ static bool start_reader(lf_feed *feed, lf_error *err)
     if (feed->p.row.w)
         feed->w = calloc(feed->stretch_rows, sizeof *feed->w);
     if (feed->p.teacher)
-        feed->teacher = calloc(feed->stretch_rows * teacher_width(feed), sizeof *feed->teacher);
+        feed->teacher = calloc(feed->stretch_rows * feed->teacher_width, sizeof *feed->teacher);
     if (!feed->x || !feed->y || (feed->p.teacher && !feed->teacher) || (feed->p.row.w && !feed->w)) {
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for a window of %u rows", part->x_path, feed->stretch_rows);
         return false;
@@ -243,6 +260,8 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->part = lf_dataset_part(params->data, params->part, err);
     if (!feed->part)
         goto error;
+    if (params->teacher)
+        feed->teacher_width = params->program->tensors[params->program->teacher].cols;
     feed->resident = compiled->rows >= feed->part->rows;
     feed->stretch_rows = compiled->positions;
     if (!feed->resident && compiled->rows < feed->stretch_rows)
@@ -250,9 +269,10 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->stretch_rows = feed->stretch_rows / params->unit * params->unit;
     feed->order = calloc(feed->stretch_rows, sizeof *feed->order);
     feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
+    feed->place = calloc(feed->stretch_rows, sizeof *feed->place);
     if (params->row.w)
         feed->weights = calloc(feed->stretch_rows, sizeof *feed->weights);
-    if (!feed->order || !feed->rows || (params->row.w && !feed->weights)) {
+    if (!feed->order || !feed->rows || !feed->place || (params->row.w && !feed->weights)) {
         lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
         goto error;
     }
@@ -279,12 +299,13 @@ void lf_feed_destroy(lf_feed *feed)
     free(feed->w);
     free(feed->weights);
     free(feed->rows);
+    free(feed->place);
     free(feed->teacher);
     free(feed->order);
     free(feed);
 }
 
-static bool take_window(lf_feed *feed, uint32_t count, lf_error *err)
+static bool take_window(lf_feed *feed, lf_error *err)
 {
     pthread_mutex_lock(&feed->lock);
     if (feed->state == READER_IDLE) { // nothing was read ahead after the last pass that was announced
@@ -300,7 +321,8 @@ static bool take_window(lf_feed *feed, uint32_t count, lf_error *err)
         return false;
     }
     const lf_rows_out window = { feed->x, feed->y, feed->w };
-    return write_rows(feed, 0, &window, count, err) && (!feed->p.teacher || write_window_teacher(feed, count, err));
+    return write_rows(feed, 0, &window, feed->count, err) &&
+           (!feed->p.teacher || write_window_teacher(feed, feed->count, err));
 }
 
 // Before the reader overwrites them.
@@ -321,10 +343,9 @@ bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
         take_weights(feed, count);
         advance(feed, &feed->pass, &feed->position);
     } else {
-        if (!take_window(feed, count, err))
+        if (!take_window(feed, err))
             return false;
-        for (uint32_t i = 0; i < count; i++)
-            feed->order[i] = i;
+        memcpy(feed->order, feed->place, count * sizeof *feed->order);
         take_weights(feed, count);
         pthread_mutex_lock(&feed->lock);
         advance(feed, &feed->pass, &feed->position);
@@ -332,6 +353,6 @@ bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
         pthread_cond_broadcast(&feed->changed);
         pthread_mutex_unlock(&feed->lock);
     }
-    return lf_device_buffer_write(feed->p.device, feed->p.regions->region[LF_REGION_ORDER], 0, feed->order,
-                                  count * sizeof *feed->order, err);
+    return lf_replicas_write(feed->p.replicas, feed->p.replica_count, LF_REGION_ORDER, 0, feed->order,
+                             count * sizeof *feed->order, err);
 }

@@ -1,14 +1,14 @@
-// Brings the rows of a part to a device: all of them once, or, when they do not fit, through a window that a reader
-// thread fills from the file while the device computes. Either way the device sees the same rows in the same order.
-// session.c calls this.
+// Brings the rows of a part to the devices of a session: all of them once, or, when they do not fit, through a window
+// that a reader thread fills from the file while the device computes. Either way the device sees the same rows in the
+// same order. session.c calls this.
 #ifndef LF_TRAIN_FEED_H
 #define LF_TRAIN_FEED_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "device/device.h"
 #include "io/dataset.h"
+#include "train/replica.h"
 
 typedef struct lf_feed lf_feed;
 
@@ -26,10 +26,14 @@ typedef struct lf_feed_params {
     bool unit_targets;          // values of targets must be in 0..1
     const float *class_weights; // [classes], borrowed: a row's weight is multiplied by its class's; NULL: none
     uint32_t unit;              // rows that stay together in a stretch: those of an update
-    const lf_program *program;  // borrowed; its rows and positions are the window and the most rows of a stretch
-    lf_device *device;          // borrowed
-    const lf_bindings *regions; // borrowed; `order`, `data` and `targets` are written
-    const float *teacher;       // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
+    const lf_program *program;  // used while creating; its rows and positions are the window and the most rows of a
+                                // stretch
+    lf_replica *replicas;       // [replica_count], borrowed; `order`, `data` and `targets` of each are written
+    unsigned replica_count;
+    const float *teacher; // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
+    // Where other processes work on a part of every batch: the rows of this one, `first` … end - 1 of each `batch` of a
+    // pass. The others are not read, unless all rows lie on the device or have weights, which every process must know.
+    uint32_t batch, first, end; // end 0: all
     bool shuffle;
     uint64_t seed;           // with shuffle: the order of a pass is a function of (seed, pass, position)
     uint64_t pass, position; // where to start
@@ -55,7 +59,7 @@ void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pas
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
 void lf_feed_destroy(lf_feed *feed);
 
-// Waits for the next stretch and writes it to the device, which must be idle. Passes follow each other without end.
+// Waits for the next stretch and writes it to the devices, which must be idle. Passes follow each other without end.
 bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err);
 
 #endif

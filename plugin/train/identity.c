@@ -96,8 +96,18 @@ static bool digest_teachers(const lf_train_params *p, char hex[65], lf_error *er
     return ok;
 }
 
-bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_span *span, char *text, size_t size,
-                       lf_error *err)
+size_t lf_train_options_difference(const char *a, const char *b)
+{
+    size_t same = 0;
+    while (a[same] && a[same] == b[same])
+        same++;
+    while (same && !(same > 1 && a[same - 1] == ' ' && a[same - 2] == ','))
+        same--;
+    return same;
+}
+
+bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_span *span, uint32_t shards, char *text,
+                       size_t size, lf_error *err)
 {
     char data[65], validation[65] = "none", model[65], teachers[65] = "none", schedule[LF_SCHEDULE_TEXT];
     if (!sample_rows(p->data, p->part, data, err) ||
@@ -110,15 +120,16 @@ bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_s
     int length = snprintf(
         text, size,
         "data %s, validation %s, model %s, monitor %s, min_delta %.9g, restore_best %d"
-        ", loss %s, batch %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
+        ", loss %s, batch %u, shards %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
         ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g"
         ", decay_bias %d, clip_norm %.9g, clip_value %.9g, label_smoothing %.9g, delta %.9g"
-        ", accumulate %u, ema %.9g, schedule %s, %u teachers %s, alpha %.9g, temperature %.9g, live %d",
+        ", accumulate %u, ema %.9g, schedule %s, %u teachers %s, alpha %.9g, temperature %.9g, live %d, tf32 %d",
         data, validation, model, lf_monitor_name(p->monitor), p->min_delta, p->restore_best, lf_loss_name(p->loss),
-        p->batch, p->seed, p->shuffle, part->rows, o->lr, (double)o->momentum, o->nesterov, (double)o->beta1,
+        p->batch, shards, p->seed, p->shuffle, part->rows, o->lr, (double)o->momentum, o->nesterov, (double)o->beta1,
         (double)o->beta2, (double)o->eps, (double)o->weight_decay, o->decay_bias, (double)o->clip_norm,
         (double)o->clip_value, (double)p->loss_options.label_smoothing, (double)p->loss_options.delta, p->accumulate,
-        (double)p->average, schedule, p->teacher_count, teachers, (double)p->alpha, (double)p->temperature, p->live);
+        (double)p->average, schedule, p->teacher_count, teachers, (double)p->alpha, (double)p->temperature, p->live,
+        p->tf32);
     if (length >= 0 && (size_t)length < size)
         return true;
     lf_error_set(err, LF_EARG, "the training's options take %d characters in its checkpoint; at most %zu fit", length,

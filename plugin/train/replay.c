@@ -22,7 +22,11 @@ bool lf_training_snapshot(training *t, lf_error *err)
     lf_model *model = t->model;
     double now = lf_clock();
     bool recent = s->blocks && now - s->taken < 1 + s->cost / SHARE;
-    if (!t->p->replay || (recent && t->place.position))
+    if (!t->p->replay)
+        return true;
+    if (!lf_training_decide(t, &recent, err))
+        return false;
+    if (recent && t->place.position)
         return true;
     lf_train_block blocks[LF_TRAIN_BLOCK_MAX];
     size_t count = lf_train_blocks(lf_session_program(t->session), blocks);
@@ -90,7 +94,7 @@ static bool leave(training *t, lf_error *err)
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
     uint64_t in_epoch = (t->failed_step - 1) % t->epoch_steps, step = t->failed_step - 1 - in_epoch % p->accumulate;
     if (!go_back(t, err) || !run_to(t, step, err) ||
-        !lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err))
+        !lf_train_identity(p, part, &t->span, t->shards, t->place.options, sizeof t->place.options, err))
         return false;
     uint64_t left = t->rows - in_epoch * p->batch;
     t->place.row_count = left < p->batch ? left : p->batch;
@@ -102,7 +106,7 @@ static bool leave(training *t, lf_error *err)
         lf_feed_rows(part, p->shuffle, p->seed, t->place.epoch, in_epoch * p->batch, (uint32_t)t->place.row_count,
                      rows);
         t->place.rows = rows;
-        ok = lf_checkpoint_save(p->replay, t->model, t->session, &t->place, err);
+        ok = t->rank || lf_checkpoint_save(p->replay, t->model, t->session, &t->place, err);
         t->place.rows = NULL;
     }
     free(rows);

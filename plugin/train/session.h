@@ -23,7 +23,17 @@ typedef struct lf_distillation {
 } lf_distillation;
 
 typedef struct lf_session_params {
-    lf_device *device;     // borrowed
+    // Borrowed. Weights are read from the first that is not lost; several, or shards, are for training.
+    lf_device *const *devices;
+    unsigned device_count;
+    uint32_t shards;  // of a batch; 0 or 1: none. At least the number of devices of all processes
+    bool even_shards; // every device gets as many; else by speed
+    // Processes that train together, and how many devices each has; 0: there is this one.
+    uint32_t rank, rank_count;
+    const unsigned *rank_devices;
+    // A device is lost, at a training step (from 1); may be NULL.
+    void (*lost)(void *user, unsigned device, uint64_t step, const char *why);
+    void *user;
     const lf_model *model; // borrowed
     lf_dataset *data;      // borrowed
     lf_part_id part;
@@ -36,6 +46,7 @@ typedef struct lf_session_params {
     const lf_schedule *schedule;         // of the learning rate; borrowed; NULL: constant
     lf_span span;                        // that it covers
     const lf_distillation *distillation; // borrowed; NULL: none
+    bool tf32;                           // as in program.h
     uint32_t batch;
     uint32_t accumulate; // batches that share an update; 0 counts as 1
     bool shuffle;
@@ -55,8 +66,9 @@ typedef struct lf_piece {
     uint32_t steps;
     uint32_t rows; // in all steps together
     uint32_t batch;
+    uint32_t stride; // rows that `metrics` holds for a step, at least the batch's
     lf_loss loss;
-    const float *metrics; // (steps, batch, LF_METRIC_COUNT); NULL without a loss
+    const float *metrics; // (steps, stride, LF_METRIC_COUNT); NULL without a loss
     double seconds;       // it took
 } lf_piece;
 typedef bool lf_piece_fn(void *user, const lf_piece *piece, lf_error *err); // false with `err` filled stops the pass
@@ -101,5 +113,15 @@ bool lf_session_read_block(lf_session *session, lf_tensor_id block, float *value
 bool lf_session_write_block(lf_session *session, lf_tensor_id block, const float *values, lf_error *err);
 bool lf_session_read_output(lf_session *session, float *rows, uint32_t count, lf_error *err); // (count, outputs)
 const lf_program *lf_session_program(const lf_session *session);
+
+// The device that weights are read from: the first that is not lost.
+unsigned lf_session_primary(const lf_session *session);
+// After it has failed: whether others are left, which then go on without it.
+bool lf_session_lose_primary(lf_session *session, const lf_error *err);
+// Shards that a device works on now, and seconds that it has computed (0 where there is one device); seconds in which
+// none did, for what they exchange was on its way.
+uint32_t lf_session_shards(const lf_session *session, unsigned device);
+double lf_session_busy(const lf_session *session, unsigned device);
+double lf_session_exchange_seconds(const lf_session *session);
 
 #endif

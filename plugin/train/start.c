@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
+#include "ranks/ranks.h"
 #include "train/identity.h"
 #include "train/training.h"
 
@@ -26,6 +28,7 @@ static lf_session_params session_params(const lf_train_params *p, const lf_model
                                 .class_weight_count = p->class_weight_count,
                                 .optimizer = p->optimizer,
                                 .average = p->average,
+                                .tf32 = p->tf32,
                                 .batch = p->batch,
                                 .accumulate = p->accumulate,
                                 .shuffle = p->shuffle,
@@ -99,31 +102,81 @@ uint64_t lf_training_group_end(const training *t, uint64_t step)
     return step - in_epoch + (end < t->epoch_steps ? end : t->epoch_steps);
 }
 
-bool lf_training_open(training *t, lf_error *err)
+static lf_session_params evaluation_of(const training *t)
+{
+    lf_session_params evaluate = validation_params(t->p, t->model);
+    evaluate.devices = &t->used[t->validates_on];
+    evaluate.device_count = 1;
+    evaluate.weights = t->session;
+    return evaluate;
+}
+
+// They share the memory for rows: both whole if they fit, else half of it each.
+static uint64_t budget_of(const training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
-    const lf_part *validation = p->validation ? lf_dataset_part(p->validation, p->validation_part, err) : NULL;
     lf_session_params train = session_params(p, t->model), evaluate = validation_params(p, t->model);
-    train.device = evaluate.device = t->device;
+    uint64_t budget = p->window, need = bytes_of_rows(&train, part);
+    for (unsigned i = 0; i < t->device_count && !p->window; i++)
+        if (!budget || t->devices[i]->info.memory / 2 < budget)
+            budget = t->devices[i]->info.memory / 2;
+    if (p->validation)
+        need += bytes_of_rows(&evaluate, lf_dataset_part(p->validation, p->validation_part, err));
+    return need <= budget || !p->validation ? budget : budget / 2;
+}
+
+bool lf_training_open_validation(training *t, lf_error *err)
+{
+    lf_session_destroy(t->validation);
+    t->validates_on = lf_session_primary(t->session);
+    lf_session_params evaluate = evaluation_of(t);
+    evaluate.budget = budget_of(t, err);
+    evaluate.pass = t->place.epoch;
+    t->validation = lf_session_create(&evaluate, err);
+    return t->validation != NULL;
+}
+
+static void lose(void *user, unsigned device, uint64_t step, const char *why)
+{
+    training *t = user;
+    lf_train_device *lost = &t->result->devices[t->used_index[device]];
+    lost->lost = true;
+    if (t->p->events.lost)
+        t->p->events.lost(t->p->events.user, lost, step, why);
+}
+
+bool lf_training_open(training *t, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    lf_session_params train = session_params(p, t->model);
+    t->used_count = 0;
+    for (unsigned i = 0; i < t->device_count; i++)
+        if (!t->result->devices[i].lost) {
+            t->used[t->used_count] = t->devices[i];
+            t->used_index[t->used_count++] = i;
+        }
+    train.devices = t->used;
+    train.device_count = t->used_count;
+    train.shards = t->shards;
+    train.even_shards = p->even_shards;
+    train.rank = t->rank;
+    train.rank_count = t->rank_count;
+    train.rank_devices = t->rank_devices;
+    train.lost = lose;
+    train.user = t;
     train.schedule = &p->schedule;
     train.span = t->span;
     train.distillation = p->teacher_count ? &t->distillation : NULL;
-    // They share the memory for rows: both whole if they fit, else half of it each.
-    uint64_t budget = p->window ? p->window : t->device->info.memory / 2;
-    uint64_t need = bytes_of_rows(&train, part) + (validation ? bytes_of_rows(&evaluate, validation) : 0);
-    train.budget = evaluate.budget = need <= budget || !validation ? budget : budget / 2;
-    train.pass = evaluate.pass = t->place.epoch;
+    train.budget = budget_of(t, err);
+    train.pass = t->place.epoch;
     train.position = t->place.position;
     train.step = t->place.step;
     t->session = lf_session_create(&train, err);
     if (!t->session)
         return false;
     lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &p->schedule));
-    evaluate.weights = t->session;
-    if (validation)
-        t->validation = lf_session_create(&evaluate, err);
-    return !validation || t->validation;
+    return !p->validation || lf_training_open_validation(t, err);
 }
 
 void lf_training_close(training *t)
@@ -148,8 +201,8 @@ static bool measure(training *t, lf_error *err)
     t->place.seed = p->seed;
     t->place.optimizer = &p->optimizer;
     lf_schedule_text(&p->schedule, &t->span, t->place.schedule, sizeof t->place.schedule);
-    return (!p->checkpoint && !p->resume) ||
-           lf_train_identity(p, part, &t->span, t->place.options, sizeof t->place.options, err);
+    return (!p->checkpoint && !p->resume && t->rank_count <= 1) ||
+           lf_train_identity(p, part, &t->span, t->shards, t->place.options, sizeof t->place.options, err);
 }
 
 // The best epoch's weights, if they are kept; those of the checkpoint, if it has some.
@@ -189,28 +242,108 @@ static bool make_model(training *t, lf_error *err)
     return t->model != NULL;
 }
 
+// Where shards are fewer than devices, the last ones have nothing to do.
+static size_t leave_out(const training *t, lf_device **devices, size_t count)
+{
+    size_t most = t->shards && t->rank_count == 1 && t->shards < count ? t->shards : count;
+    if (most < count)
+        lf_log(LF_LOG_WARN, "%u shards are fewer than the %zu devices: the last %zu are not used", t->shards, count,
+               count - most);
+    for (; count > most; count--)
+        lf_device_close(devices[count - 1]);
+    return count;
+}
+
+static bool open_devices(training *t, lf_error *err)
+{
+    const lf_train_params *p = t->p;
+    lf_device *devices[LF_DEVICE_LIST_MAX];
+    size_t count = lf_device_open_list(p->devices, p->device_count, devices, LF_DEVICE_LIST_MAX, err);
+    count = leave_out(t, devices, count);
+    t->devices = calloc(count + 1, sizeof *t->devices);
+    t->used = calloc(count + 1, sizeof *t->used);
+    t->used_index = calloc(count + 1, sizeof *t->used_index);
+    t->result->devices = calloc(count + 1, sizeof *t->result->devices);
+    bool ok = count && t->devices && t->used && t->used_index && t->result->devices;
+    if (count && !ok)
+        lf_error_set(err, LF_ENOMEM, "%zu devices: out of memory", count);
+    for (size_t i = 0; i < count; i++) {
+        if (!ok) {
+            lf_device_close(devices[i]);
+            continue;
+        }
+        lf_train_device *told = &t->result->devices[i];
+        t->devices[i] = devices[i];
+        told->info = devices[i]->info;
+        for (size_t j = 0; j < i; j++)
+            told->opened += !strcmp(devices[j]->info.id, devices[i]->info.id);
+        t->device_count = t->result->device_count = (unsigned)i + 1;
+    }
+    return ok;
+}
+
+// Every process tells how many devices it has. The weights are the first one's.
+static bool meet(training *t, lf_error *err)
+{
+    t->rank_devices = calloc(t->rank_count, sizeof *t->rank_devices);
+    if (!t->rank_devices) {
+        lf_error_set(err, LF_ENOMEM, "%u processes: out of memory", t->rank_count);
+        return false;
+    }
+    t->rank_devices[0] = t->device_count;
+    return t->rank_count <= 1 || lf_ranks_gather(&t->device_count, sizeof t->device_count, t->rank_devices, err);
+}
+
+// The least power of two that gives each device one.
+static uint32_t shards_for(unsigned devices)
+{
+    uint32_t shards = 1;
+    while (shards < devices)
+        shards *= 2;
+    return shards;
+}
+
+static bool choose_shards(training *t, lf_error *err)
+{
+    unsigned devices = 0;
+    for (uint32_t i = 0; i < t->rank_count; i++)
+        devices += t->rank_devices[i];
+    if (!t->shards)
+        t->shards = shards_for(devices);
+    if (t->shards >= devices)
+        return true;
+    lf_error_set(err, LF_EARG, "%u shards are too few for %u devices: each needs at least one", t->shards, devices);
+    return false;
+}
+
 bool lf_training_begin(training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
     lf_model_file *resumed = NULL;
     t->place.plateau.best = HUGE_VAL;
     t->place.monitor_best = (double)NAN;
-    bool ok = check(p, err) && make_model(t, err) && measure(t, err) && resume(t, &resumed, err) &&
-              make_best(t, resumed, err);
+    bool ok = lf_ranks_open(&t->rank, &t->rank_count, err);
+    t->result->ranks = t->rank_count;
+    if (!ok)
+        return false;
+    t->shards = p->shards ? p->shards : p->resume ? lf_checkpoint_shards(p->resume) : 0;
+    ok = check(p, err) && make_model(t, err) && open_devices(t, err);
+    ok = lf_training_agree(t, ok, err) && meet(t, err) && choose_shards(t, err);
+    ok = ok && measure(t, err) && resume(t, &resumed, err) && make_best(t, resumed, err);
+    t->result->shards = t->shards;
     t->first_step = t->place.step;
     if (ok && p->resume && p->checkpoint && !strcmp(p->resume, p->checkpoint))
         t->saved_step = t->first_step;
-    ok = ok && lf_distillation_init(&t->distillation, p, err);
+    ok = ok && lf_distillation_init(&t->distillation, p, t->devices[0]->info.id, err);
+    ok = lf_training_agree(t, ok, err) && lf_training_compare(t, t->place.options, err) &&
+         lf_training_share(t, t->model->params, t->model->block_count * sizeof(float), err) &&
+         lf_training_share(t, t->model->state, t->model->state_count * sizeof(float), err);
     if (ok) {
-        t->device = lf_device_open(p->device, err);
-        ok = t->device != NULL;
-    }
-    if (ok) {
-        t->result->device = t->device->info;
         if (p->events.started)
-            p->events.started(p->events.user, &t->device->info, t->first_step);
+            p->events.started(p->events.user, t->result->devices, t->device_count, t->first_step);
         ok = lf_training_open(t, err) && (!resumed || lf_checkpoint_restore(resumed, t->model, t->session, err));
     }
+    ok = lf_training_agree(t, ok, err);
     lf_model_file_destroy(resumed);
     if (ok) { // from here on the weights are this run's
         snprintf(t->model->run, sizeof t->model->run, "%s", p->run ? p->run : "");
@@ -259,6 +392,8 @@ char *lf_train_explain(const lf_train_params *p, lf_error *err)
                                            .teachers = p->teachers,
                                            .teacher_count = p->teacher_count };
     train.distillation = p->teacher_count ? &distillation : NULL;
+    if (p->shards)
+        train.shards = p->shards ? p->shards : shards_for(p->device_count);
     bool ok = (hinted || !p->hint_count) && explain_one(out, "training", &train, err) &&
               (!p->validation || explain_one(out, "validation", &validation, err));
     lf_model_destroy(hinted);

@@ -9,7 +9,7 @@ lf_sums lf_piece_step_sums(const lf_piece *piece, uint32_t step)
     uint32_t left = piece->rows - step * piece->batch;
     lf_sums sums = { .rows = left < piece->batch ? left : piece->batch };
     bool classes = lf_loss_of_classes(piece->loss);
-    const float *row = piece->metrics + (size_t)step * piece->batch * LF_METRIC_COUNT;
+    const float *row = piece->metrics + (size_t)step * piece->stride * LF_METRIC_COUNT;
     for (uint64_t i = 0; i < sums.rows; i++, row += LF_METRIC_COUNT) {
         sums.loss += (double)row[LF_METRIC_LOSS];
         sums.weight += (double)row[LF_METRIC_WEIGHT];

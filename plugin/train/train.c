@@ -62,7 +62,10 @@ static bool add_losses(training *t, const lf_piece *piece, lf_error *err)
 
 static bool go_on_unless_stopped(const training *t, lf_error *err)
 {
-    if (!t->p->stop || !*t->p->stop)
+    bool stop = t->p->stop && *t->p->stop;
+    if (!lf_training_any(t, &stop, err))
+        return false;
+    if (!stop)
         return true;
     lf_error_set(err, LF_EINTERRUPTED,
                  "interrupted at step %" PRIu64 " of %" PRIu64 " (epoch %" PRIu64 " of %" PRIu64 ")", t->place.step,
@@ -76,11 +79,12 @@ static bool is_due(const training *t, uint64_t before, uint64_t every)
     return every && t->place.step / every > before / every;
 }
 
-static bool checkpoint_is_due(const training *t, uint64_t before)
+static bool checkpoint_is_due(const training *t, uint64_t before, bool *due, lf_error *err)
 {
     const lf_train_params *p = t->p;
-    return is_due(t, before, p->checkpoint_every) ||
+    *due = is_due(t, before, p->checkpoint_every) ||
            (p->checkpoint_seconds > 0 && lf_clock() - t->saved >= p->checkpoint_seconds);
+    return lf_training_decide(t, due, err);
 }
 
 static bool save_checkpoint(training *t, lf_error *err)
@@ -88,13 +92,21 @@ static bool save_checkpoint(training *t, lf_error *err)
     const lf_train_params *p = t->p;
     if (!p->checkpoint || t->saved_step == t->place.step)
         return true;
-    if ((p->events.saving && !p->events.saving(p->events.user, t->place.step, err)) ||
-        !lf_checkpoint_save(p->checkpoint, t->model, t->session, &t->place, err) ||
-        (p->keep && !lf_checkpoint_keep(p->checkpoint, t->place.step, p->keep, err)))
+    bool ok = t->rank || // the first process writes
+              ((!p->events.saving || p->events.saving(p->events.user, t->place.step, err)) &&
+               lf_checkpoint_save(p->checkpoint, t->model, t->session, &t->place, err) &&
+               (!p->keep || lf_checkpoint_keep(p->checkpoint, t->place.step, p->keep, err)));
+    if (!lf_training_agree(t, ok, err))
         return false;
     t->saved_step = t->place.step;
     t->saved = lf_clock();
     return true;
+}
+
+static bool save_if_due(training *t, uint64_t before, lf_error *err)
+{
+    bool due, goes_on = !t->p->checkpoint_rarely || !t->script_ends;
+    return checkpoint_is_due(t, before, &due, err) && (!due || !goes_on || save_checkpoint(t, err));
 }
 
 static bool piece_done(void *user, const lf_piece *piece, lf_error *err)
@@ -121,7 +133,7 @@ static bool piece_done(void *user, const lf_piece *piece, lf_error *err)
         return false;
     if (t->place.step == t->run_end) // what is due there comes before a checkpoint of it
         return true;
-    return (!checkpoint_is_due(t, t->place.step) || save_checkpoint(t, err)) && go_on_unless_stopped(t, err);
+    return save_if_due(t, t->place.step, err) && go_on_unless_stopped(t, err);
 }
 
 static bool validation_done(void *user, const lf_piece *piece, lf_error *err)
@@ -162,6 +174,30 @@ static void follow_plateau(training *t, double loss)
         lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &t->p->schedule));
 }
 
+// What a callback says to one process is said to all.
+static bool agree_to_go_on(training *t, bool *go_on, lf_error *err)
+{
+    bool stop = !*go_on;
+    if (!lf_training_any(t, &stop, err))
+        return false;
+    *go_on = !stop;
+    t->script_ends |= stop;
+    return true;
+}
+
+// On the first device; if that is lost, on the next one.
+static bool validate(training *t, lf_sums *sums, lf_error *err)
+{
+    for (bool done = false; !done;) {
+        *sums = (lf_sums){ 0 };
+        done = (t->validates_on == lf_session_primary(t->session) || lf_training_open_validation(t, err)) &&
+               lf_session_run(t->validation, UINT64_MAX, 0, validation_done, sums, err);
+        if (!done && (err->code != LF_EDEVICE || !lf_session_lose_primary(t->session, err)))
+            return false;
+    }
+    return lf_training_share(t, sums, sizeof *sums, err);
+}
+
 static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
 {
     const lf_train_params *p = t->p;
@@ -175,7 +211,7 @@ static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
                        .lr = last_lr(t) };
     if (t->validation) {
         lf_sums sums = { 0 };
-        if (!lf_session_run(t->validation, UINT64_MAX, 0, validation_done, &sums, err))
+        if (!validate(t, &sums, err))
             return false;
         epoch.val_loss = lf_sums_loss(&sums);
         epoch.val_accuracy = accuracy(p, &sums);
@@ -201,10 +237,10 @@ static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
     // What the callback does is behind the training when it goes on from the checkpoint.
     err->code = LF_OK;
     *go_on = !p->events.epoch || p->events.epoch(p->events.user, &epoch, err);
-    if (!*go_on && err->code != LF_OK)
+    if ((!*go_on && err->code != LF_OK) || !agree_to_go_on(t, go_on, err))
         return false;
-    bool saves = !p->checkpoint_rarely || checkpoint_is_due(t, before);
-    return (!saves || save_checkpoint(t, err)) && lf_training_snapshot(t, err);
+    return (p->checkpoint_rarely ? save_if_due(t, before, err) : save_checkpoint(t, err)) &&
+           lf_training_snapshot(t, err);
 }
 
 // The next step at which something that happens every `every` steps does: the end of an update.
@@ -242,7 +278,7 @@ static bool tell_step(training *t, bool *go_on, lf_error *err)
     const lf_step step = { .epoch = t->place.epoch + 1, .step = t->place.step, .loss = t->last_loss, .lr = last_lr(t) };
     err->code = LF_OK;
     *go_on = events->step(events->user, &step, err);
-    return *go_on || err->code == LF_OK;
+    return (*go_on || err->code == LF_OK) && agree_to_go_on(t, go_on, err);
 }
 
 // What is due after the steps behind `before`. Where an epoch or the training ends, digest and checkpoint follow the
@@ -254,7 +290,7 @@ static bool do_events(training *t, uint64_t before, bool ends, bool *go_on, lf_e
         return false;
     if (p->events.step && is_due(t, before, p->step_every) && !tell_step(t, go_on, err))
         return false;
-    return ends || !checkpoint_is_due(t, before) || save_checkpoint(t, err);
+    return ends || save_if_due(t, before, err);
 }
 
 static bool loop(training *t, lf_error *err)
@@ -287,7 +323,8 @@ static bool loop(training *t, lf_error *err)
         t->result->stopped = LF_TRAIN_PATIENCE;
     else if (t->total_steps < p->epochs * t->epoch_steps)
         t->result->stopped = LF_TRAIN_MAX_STEPS;
-    return !p->checkpoint_rarely || lf_clock() - t->start < RARE_SECONDS || save_checkpoint(t, err);
+    bool rarely = p->checkpoint_rarely && !t->script_ends && lf_clock() - t->start >= RARE_SECONDS;
+    return !p->checkpoint_rarely || (lf_training_decide(t, &rarely, err) && (!rarely || save_checkpoint(t, err)));
 }
 
 // An interrupted training leaves a checkpoint, if it has one, and its error says so.
@@ -318,6 +355,23 @@ static bool take_result(training *t, bool ok, lf_error *err)
     return ok && lf_model_digest(t->p->model, t->result->digest, err);
 }
 
+static void tell_devices(const training *t)
+{
+    for (unsigned i = 0; i < t->used_count; i++) {
+        lf_train_device *told = &t->result->devices[t->used_index[i]];
+        told->shards = lf_session_shards(t->session, i);
+        told->busy = lf_session_busy(t->session, i);
+    }
+    t->result->exchange_seconds = lf_session_exchange_seconds(t->session);
+}
+
+void lf_train_result_finish(lf_train_result *result)
+{
+    free(result->devices);
+    result->devices = NULL;
+    result->device_count = 0;
+}
+
 bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *err)
 {
     lf_error local;
@@ -340,14 +394,21 @@ bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *
     }
     result->epochs = t.place.epoch;
     result->steps = t.place.step;
-    if (t.device) {
-        result->submissions = t.device->submissions;
-        result->dispatches = t.device->dispatches;
+    for (unsigned i = 0; i < t.device_count; i++) {
+        result->submissions += t.devices[i]->submissions;
+        result->dispatches += t.devices[i]->dispatches;
     }
+    if (t.session)
+        tell_devices(&t);
     result->best_epoch = t.place.monitor_epoch;
     result->best_value = t.place.monitor_best;
     lf_training_close(&t);
-    lf_device_close(t.device);
+    for (unsigned i = 0; i < t.device_count; i++)
+        lf_device_close(t.devices[i]);
+    free(t.devices);
+    free(t.used);
+    free(t.used_index);
+    free(t.rank_devices);
     lf_distillation_finish(&t.distillation);
     lf_training_snapshot_finish(&t.snapshot);
     if (t.model != params->model)

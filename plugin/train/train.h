@@ -33,11 +33,23 @@ typedef struct lf_progress {
     double rows_per_second, seconds_left;
 } lf_progress;
 
+// A device of a training of this process.
+typedef struct lf_train_device {
+    lf_device_info info;
+    unsigned opened; // how many before it are the same device, opened several times
+    uint32_t shards; // that it works on at the end; 0 where there are none
+    double busy;     // seconds that it computed; of several devices
+    bool lost;
+} lf_train_device;
+
 // What a training tells while it runs, all on the calling thread while the device is idle. Any may be NULL.
 typedef struct lf_train_events {
     void *user;
-    // Before the first step; `step`: of the checkpoint that it goes on from, else 0.
-    void (*started)(void *user, const lf_device_info *device, uint64_t step);
+    // Before the first step; `step`: of the checkpoint that it goes on from, else 0. The devices are those of this
+    // process, in the order in which they were asked for.
+    void (*started)(void *user, const lf_train_device *devices, unsigned count, uint64_t step);
+    // A device is lost: the others go on with its shards, from the step that it did not finish.
+    void (*lost)(void *user, const lf_train_device *device, uint64_t step, const char *why);
     void (*progress)(void *user, const lf_progress *progress);                       // after each submission
     void (*steps)(void *user, uint64_t first, uint32_t count, const double *losses); // first: from 1
     void (*digest)(void *user, uint64_t step, const char hex[65]);                   // every digest_every steps
@@ -81,6 +93,7 @@ typedef struct lf_train_params {
     const char *teacher_cache;       // file that keeps those outputs; NULL: memory alone
     const lf_hint *hints;            // with one teacher; it is `live` then
     size_t hint_count;
+    bool tf32; // as in program.h; validation and teachers compute in f32
     uint32_t batch;
     uint32_t accumulate; // batches that share an update; at least 1
     float average;       // decay of the weights' moving average, which validation and the result use; 0: none
@@ -92,26 +105,36 @@ typedef struct lf_train_params {
     bool restore_best; // the model ends with the best epoch's weights
     const char *best;  // model file written at each better epoch; NULL: none
     bool shuffle;
-    const char *run;             // UUID of the run that it is part of, which the model is marked with; NULL: none
-    const char *device;          // "auto", "cpu", "vulkan:0", …
-    uint64_t window;             // bytes for resident rows; 0: half of the device's memory
-    const char *checkpoint;      // file written when stopped, and as the next three say; NULL: none
-    bool checkpoint_rarely;      // not at the end of every epoch, but at the training's if it took a second
-    uint64_t checkpoint_every;   // steps: written then too; 0: not
-    double checkpoint_seconds;   // written when so much time has passed since the last one or the start; 0: not
-    unsigned keep;               // as many of the last ones are kept as <stem>-<step>.h5; 0: none
-    const char *resume;          // checkpoint to go on from; NULL: start
-    const char *replay;          // checkpoint of before the step whose loss was not finite; NULL: none
-    uint64_t step_every;         // of events.step; at least 1
-    uint64_t digest_every;       // steps; 0: only at the end of epochs
+    const char *run; // UUID of the run that it is part of, which the model is marked with; NULL: none
+    // "auto", "cpu", "vulkan:0", …; one may stand several times. "all" stands for every GPU, each once, or for "auto"
+    // where there is none. Borrowed, at least one. With several processes (ranks.h) each gives its own.
+    const char *const *devices;
+    unsigned device_count;
+    uint32_t shards;           // of a batch: a power of two, at most its rows; 0: the smallest power of two that is at
+                               // least the number of devices of all processes, none for one
+    bool even_shards;          // every device gets as many as the others; else by measured speed
+    uint64_t window;           // bytes for resident rows of a device; 0: half of its memory
+    const char *checkpoint;    // file written when stopped, and as the next three say; NULL: none
+    bool checkpoint_rarely;    // not at the end of every epoch, but at the training's if it took a second
+    uint64_t checkpoint_every; // steps: written then too; 0: not
+    double checkpoint_seconds; // written when so much time has passed since the last one or the start; 0: not
+    unsigned keep;             // as many of the last ones are kept as <stem>-<step>.h5; 0: none
+    const char *resume;        // checkpoint to go on from; NULL: start
+    const char *replay;        // checkpoint of before the step whose loss was not finite; NULL: none
+    uint64_t step_every;       // of events.step; at least 1
+    uint64_t digest_every;     // steps; 0: only at the end of epochs
     volatile sig_atomic_t *stop; // set to the signal's number to stop; may be NULL
     lf_train_events events;
 } lf_train_params;
 
 typedef struct lf_train_result {
-    lf_device_info device;
-    uint64_t epochs, steps; // done, a resumed part included
-    uint64_t submissions;   // of the training, validation included
+    lf_train_device *devices; // [device_count]; see lf_train_result_finish
+    unsigned device_count;
+    uint32_t shards;         // of a batch; 1: it was not divided
+    uint32_t ranks;          // processes
+    double exchange_seconds; // of the loop: gradients on their way, while no device computed
+    uint64_t epochs, steps;  // done, a resumed part included
+    uint64_t submissions;    // of the training, validation included
     uint64_t dispatches;
     double seconds;      // of the loop: without opening the device and loading the data
     char digest[65];     // of the final weights
@@ -122,7 +145,9 @@ typedef struct lf_train_result {
 } lf_train_result;
 
 // Trains. False on failure; LF_EINTERRUPTED when `stop` was set, after the checkpoint if there is one to write.
+// Finish the result also then.
 bool lf_train(const lf_train_params *params, lf_train_result *result, lf_error *err);
+void lf_train_result_finish(lf_train_result *result);
 
 // The programs that lf_train would run, in words (lf_program_explain), training and validation. Opens no device.
 // malloc'ed; NULL on failure.

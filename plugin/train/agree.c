@@ -1,0 +1,93 @@
+// Several processes of one training take every decision together: what one of them alone knows, a clock, a signal or a
+// file, must not send them different ways.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranks/ranks.h"
+#include "train/identity.h"
+#include "train/training.h"
+
+bool lf_training_agree(const training *t, bool ok, lf_error *err)
+{
+    if (t->rank_count <= 1)
+        return ok;
+    lf_error own = { LF_OK, "" };
+    if (!ok)
+        own = *err;
+    lf_error *all = calloc(t->rank_count, sizeof *all);
+    if (!all) {
+        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", t->rank_count);
+        return false;
+    }
+    bool agreed = lf_ranks_gather(&own, sizeof own, all, err);
+    for (uint32_t i = 0; agreed && i < t->rank_count; i++)
+        if (all[i].code != LF_OK) {
+            *err = all[i];
+            if (i)
+                lf_error_prefix(err, "process %u", i);
+            agreed = false;
+        }
+    free(all);
+    return agreed;
+}
+
+bool lf_training_share(const training *t, void *bytes, size_t size, lf_error *err)
+{
+    return t->rank_count <= 1 || lf_ranks_broadcast(bytes, size, err);
+}
+
+bool lf_training_decide(const training *t, bool *yes, lf_error *err)
+{
+    return lf_training_share(t, yes, sizeof *yes, err);
+}
+
+bool lf_training_any(const training *t, bool *yes, lf_error *err)
+{
+    if (t->rank_count <= 1)
+        return true;
+    bool *all = calloc(t->rank_count, sizeof *all);
+    bool ok = all && lf_ranks_gather(yes, sizeof *yes, all, err);
+    if (!all)
+        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", t->rank_count);
+    for (uint32_t i = 0; ok && i < t->rank_count; i++)
+        *yes |= all[i];
+    free(all);
+    return ok;
+}
+
+static void name_difference(const char *first, const char *other, uint32_t process, lf_error *err)
+{
+    size_t same = lf_train_options_difference(first, other);
+    lf_error_set(err, LF_EARG, "process %u runs another training: it has %.*s, but process 0 has %.*s", process,
+                 (int)strcspn(other + same, ","), other + same, (int)strcspn(first + same, ","), first + same);
+}
+
+bool lf_training_compare(const training *t, const char *options, lf_error *err)
+{
+    if (t->rank_count <= 1)
+        return true;
+    enum { SIZE = LF_TRAIN_OPTIONS + 512 };
+    char *all = calloc(t->rank_count, SIZE), own[SIZE] = "";
+    if (!all) {
+        lf_error_set(err, LF_ENOMEM, "options of %u processes: out of memory", t->rank_count);
+        return false;
+    }
+    // Beside what makes the weights: what decides when all come together.
+    const lf_train_params *p = t->p;
+    snprintf(own, sizeof own,
+             "%s, epochs %" PRIu64 ", max_steps %" PRIu64 ", patience %" PRIu64 ", digest_every %" PRIu64
+             ", on_step_every %" PRIu64 ", checkpoint_every %" PRIu64
+             ", checkpoint_seconds %g, checkpoint %d, replay %d",
+             options, p->epochs, p->max_steps, p->patience, p->digest_every, p->events.step ? p->step_every : 0,
+             p->checkpoint_every, p->checkpoint_seconds, p->checkpoint != NULL, p->replay != NULL);
+    bool ok = lf_ranks_gather(own, sizeof own, all, err);
+    for (uint32_t i = 1; ok && i < t->rank_count; i++)
+        if (strcmp(all, all + (size_t)i * SIZE)) {
+            name_difference(all, all + (size_t)i * SIZE, i, err);
+            ok = false;
+        }
+    free(all);
+    return ok;
+}

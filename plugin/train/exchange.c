@@ -1,0 +1,316 @@
+#include "train/exchange.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/tree.h"
+#include "ranks/ranks.h"
+
+// Numbers that the last member to give adds up itself: another thread's waking would take longer.
+enum { SMALL = 1 << 18 };
+
+typedef struct sum {
+    size_t size;
+    float **parts;    // [part_count], each [size]
+    float *total;     // [size]
+    uint64_t done;    // steps whose total stood here; the last one's does
+    unsigned given;   // members whose parts of the next one are there
+    unsigned waiting; // members that have not taken the total yet
+} sum;
+
+struct lf_exchanger {
+    sum *sums;
+    size_t sum_count;
+    lf_member_part *parts; // of this process, ascending
+    size_t part_count;
+    lf_ranks_part *ranks; // of all processes, ascending; one per neighbourhood of a process's shards
+    size_t rank_count;
+    uint32_t process, process_count;
+    unsigned members;
+    size_t next; // sum to be made
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool started, adding, stopped, quits, failed; // under `lock`
+    lf_error error;
+};
+
+// ---- adding up
+
+// The parts of this process that lie in a neighbourhood, into the first one's memory.
+static float *add_own(lf_exchanger *x, sum *s, uint32_t first, uint32_t count)
+{
+    lf_tree_part *list = calloc(x->part_count, sizeof *list);
+    size_t length = 0, at = 0;
+    for (size_t i = 0; list && i < x->part_count; i++) {
+        if (x->parts[i].first < first || x->parts[i].first >= first + count)
+            continue;
+        if (!length)
+            at = i;
+        list[length++] = (lf_tree_part){ x->parts[i].first, x->parts[i].count, s->parts[i] };
+    }
+    if (list)
+        lf_tree_sum(list, length, s->size);
+    free(list);
+    return list ? s->parts[at] : NULL;
+}
+
+static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < x->rank_count; i++) {
+        lf_ranks_part *part = &x->ranks[i];
+        if (part->rank != x->process)
+            continue;
+        part->values = add_own(x, s, part->first, part->count);
+        ok = part->values != NULL;
+    }
+    if (!ok)
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %zu parts", x->part_count);
+    else if (x->process_count > 1)
+        ok = lf_ranks_sum(x->ranks, x->rank_count, s->total, s->size, err);
+    else { // the first part's memory holds it
+        float *total = s->parts[0];
+        s->parts[0] = s->total;
+        s->total = total;
+    }
+    return ok;
+}
+
+static bool is_ready(const lf_exchanger *x)
+{
+    return !x->failed && !x->adding && x->members && x->sum_count && x->sums[x->next].given == x->members;
+}
+
+// The sum that is ready. Under the lock, which it leaves meanwhile.
+static void make_next(lf_exchanger *x)
+{
+    sum *s = &x->sums[x->next];
+    x->adding = true;
+    pthread_mutex_unlock(&x->lock);
+    bool ok = add_up(x, s, &x->error);
+    pthread_mutex_lock(&x->lock);
+    x->adding = false;
+    if (ok) {
+        s->done++;
+        s->given = 0;
+        s->waiting = x->members;
+        x->next = (x->next + 1) % x->sum_count;
+    } else {
+        x->failed = x->stopped = true;
+    }
+    pthread_cond_broadcast(&x->changed);
+}
+
+static void *exchange_main(void *user)
+{
+    lf_exchanger *x = user;
+    pthread_mutex_lock(&x->lock);
+    for (;;) {
+        while (!x->quits && !is_ready(x))
+            pthread_cond_wait(&x->changed, &x->lock);
+        if (x->quits)
+            break;
+        make_next(x);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return NULL;
+}
+
+// ---- life
+
+static bool list_ranks(lf_exchanger *x, const lf_exchanger_params *params)
+{
+    uint32_t all = 0, first = 0;
+    for (uint32_t p = 0; p < params->process_count; p++)
+        all += params->shares[p];
+    x->ranks = calloc(all, sizeof *x->ranks);
+    for (uint32_t p = 0; x->ranks && p < params->process_count; p++) {
+        uint32_t end = first + params->shares[p];
+        while (first < end) {
+            uint32_t count = 1;
+            while (first % (2 * count) == 0 && first + 2 * count <= end)
+                count *= 2;
+            x->ranks[x->rank_count++] = (lf_ranks_part){ .first = first, .count = count, .rank = p };
+            first += count;
+        }
+    }
+    return x->ranks != NULL;
+}
+
+lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *err)
+{
+    lf_exchanger *x = calloc(1, sizeof *x);
+    if (!x) {
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory");
+        return NULL;
+    }
+    pthread_mutex_init(&x->lock, NULL);
+    pthread_cond_init(&x->changed, NULL);
+    x->process = params->process;
+    x->process_count = params->process_count;
+    x->sums = calloc(params->sum_count + 1, sizeof *x->sums);
+    bool ok = x->sums && list_ranks(x, params);
+    for (size_t i = 0; ok && i < params->sum_count; i++) {
+        x->sums[i].size = params->sizes[i];
+        x->sums[i].total = calloc(params->sizes[i], sizeof(float));
+        ok = x->sums[i].total != NULL;
+        x->sum_count++;
+    }
+    if (!ok)
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %zu sums", params->sum_count);
+    else if (pthread_create(&x->thread, NULL, exchange_main, x) != 0)
+        lf_error_set(err, LF_ENOMEM, "exchange: cannot start its thread");
+    else
+        x->started = true;
+    if (x->started)
+        return x;
+    lf_exchanger_destroy(x);
+    return NULL;
+}
+
+static void free_parts(lf_exchanger *x)
+{
+    for (size_t i = 0; i < x->sum_count; i++) {
+        for (size_t p = 0; x->sums[i].parts && p < x->part_count; p++)
+            free(x->sums[i].parts[p]);
+        free(x->sums[i].parts);
+        x->sums[i].parts = NULL;
+    }
+    free(x->parts);
+    x->parts = NULL;
+    x->part_count = 0;
+}
+
+void lf_exchanger_destroy(lf_exchanger *x)
+{
+    if (!x)
+        return;
+    if (x->started) {
+        pthread_mutex_lock(&x->lock);
+        x->quits = true;
+        pthread_cond_broadcast(&x->changed);
+        pthread_mutex_unlock(&x->lock);
+        pthread_join(x->thread, NULL);
+    }
+    free_parts(x);
+    for (size_t i = 0; i < x->sum_count; i++)
+        free(x->sums[i].total);
+    free(x->sums);
+    free(x->ranks);
+    pthread_cond_destroy(&x->changed);
+    pthread_mutex_destroy(&x->lock);
+    free(x);
+}
+
+static bool make_parts(lf_exchanger *x, const lf_member_part *parts, size_t part_count)
+{
+    x->parts = calloc(part_count, sizeof *x->parts);
+    if (!x->parts)
+        return false;
+    memcpy(x->parts, parts, part_count * sizeof *parts);
+    x->part_count = part_count;
+    for (size_t i = 0; i < x->sum_count; i++) {
+        sum *s = &x->sums[i];
+        s->parts = calloc(part_count, sizeof *s->parts);
+        for (size_t p = 0; s->parts && p < part_count; p++) {
+            s->parts[p] = malloc(s->size * sizeof(float));
+            if (!s->parts[p])
+                return false;
+        }
+        if (!s->parts)
+            return false;
+    }
+    return true;
+}
+
+bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *parts, size_t part_count,
+                       uint64_t steps, lf_error *err)
+{
+    pthread_mutex_lock(&x->lock);
+    free_parts(x);
+    bool ok = make_parts(x, parts, part_count);
+    x->members = members;
+    x->stopped = false;
+    for (size_t i = 0; i < x->sum_count; i++) {
+        x->sums[i].given = 0;
+        x->sums[i].waiting = x->sums[i].done > steps ? members : 0;
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (!ok)
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %zu parts of its sums", part_count);
+    return ok;
+}
+
+// ---- what members do
+
+float *lf_exchanger_part(lf_exchanger *x, size_t index, uint32_t first, uint64_t step, bool *stopped)
+{
+    sum *s = &x->sums[index];
+    float *values = NULL;
+    *stopped = false;
+    pthread_mutex_lock(&x->lock);
+    while (s->done == step && s->waiting && !x->stopped)
+        pthread_cond_wait(&x->changed, &x->lock);
+    if (s->done == step && s->waiting)
+        *stopped = true;
+    for (size_t i = 0; s->done == step && !s->waiting && i < x->part_count; i++)
+        if (x->parts[i].first == first)
+            values = s->parts[i];
+    pthread_mutex_unlock(&x->lock);
+    return values;
+}
+
+void lf_exchanger_give(lf_exchanger *x, size_t index)
+{
+    sum *s = &x->sums[index];
+    pthread_mutex_lock(&x->lock);
+    s->given += !x->stopped; // else one might finish a step that another has given up
+    bool small = s->size <= SMALL && x->process_count == 1;
+    if (small && is_ready(x) && x->next == index)
+        make_next(x);
+    else
+        pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+}
+
+const float *lf_exchanger_total(lf_exchanger *x, size_t index, uint64_t step)
+{
+    sum *s = &x->sums[index];
+    pthread_mutex_lock(&x->lock);
+    // All parts are there: it will come.
+    while (s->done == step && (!x->stopped || (s->given == x->members && !x->failed)))
+        pthread_cond_wait(&x->changed, &x->lock);
+    const float *total = s->done > step ? s->total : NULL;
+    pthread_mutex_unlock(&x->lock);
+    return total;
+}
+
+void lf_exchanger_take(lf_exchanger *x, size_t index)
+{
+    pthread_mutex_lock(&x->lock);
+    x->sums[index].waiting--;
+    pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+}
+
+void lf_exchanger_stop(lf_exchanger *x)
+{
+    pthread_mutex_lock(&x->lock);
+    x->stopped = true;
+    pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+}
+
+bool lf_exchanger_settle(lf_exchanger *x, lf_error *err)
+{
+    pthread_mutex_lock(&x->lock);
+    while (x->adding || is_ready(x))
+        pthread_cond_wait(&x->changed, &x->lock);
+    bool ok = !x->failed;
+    if (!ok)
+        *err = x->error;
+    pthread_mutex_unlock(&x->lock);
+    return ok;
+}

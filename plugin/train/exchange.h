@@ -1,0 +1,50 @@
+// Sums over the shards of a batch, between the devices of a process and those of others: members give their parts of a
+// sum, a thread adds them up along the tree, and members take the total. What they do meanwhile is theirs. Sums are
+// numbered as the exchanges of the program are (program.h), and made in that order, step after step. team.c calls this.
+#ifndef LF_TRAIN_EXCHANGE_H
+#define LF_TRAIN_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+typedef struct lf_exchanger lf_exchanger;
+
+// A neighbourhood of shards that a member of this process sums by itself.
+typedef struct lf_member_part {
+    uint32_t first, count;
+} lf_member_part;
+
+typedef struct lf_exchanger_params {
+    size_t sum_count;
+    const size_t *sizes;    // [sum_count]: numbers in each; copied
+    const uint32_t *shares; // [process_count]: shards of each process, which are neighbours; copied
+    uint32_t process_count; // more than one: they are opened already (ranks.h)
+    uint32_t process;       // this one
+} lf_exchanger_params;
+
+lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *err);
+void lf_exchanger_destroy(lf_exchanger *exchanger);
+
+// Who gives what: `parts` ascending by `first`, from `members` members, which have made `steps` whole steps. Sums of
+// the next one that are complete stay so. No member is at work.
+bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_member_part *parts, size_t part_count,
+                       uint64_t steps, lf_error *err);
+
+// Where a member puts its part of a sum of step `step`, once the total before is no longer needed. NULL: it is complete
+// already, or lf_exchanger_stop was called (*stopped).
+float *lf_exchanger_part(lf_exchanger *exchanger, size_t sum, uint32_t first, uint64_t step, bool *stopped);
+void lf_exchanger_give(lf_exchanger *exchanger, size_t sum); // all of the member's parts of a sum are there
+
+// The total, which the member then has taken. NULL: it will not come, for lf_exchanger_stop was called.
+const float *lf_exchanger_total(lf_exchanger *exchanger, size_t sum, uint64_t step);
+void lf_exchanger_take(lf_exchanger *exchanger, size_t sum);
+
+// Wakes those that wait for what is not there. What is there can still be taken, so that all members end at one step.
+void lf_exchanger_stop(lf_exchanger *exchanger);
+// When no member is at work any more: sums whose parts are all there are finished; false if another process failed.
+bool lf_exchanger_settle(lf_exchanger *exchanger, lf_error *err);
+
+#endif

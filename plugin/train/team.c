@@ -1,0 +1,442 @@
+#include "train/team.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "abi.h"
+#include "core/clock.h"
+#include "train/hand_out.h"
+#include "train/member.h"
+
+// Handing out again costs new programs; less of a gain is not worth it, nor measured well.
+static const double WORTH = .9;
+enum { MEASURED_STEPS = 4 };
+
+typedef struct thread {
+    lf_team *team;
+    lf_member *member;
+    pthread_t id;
+    bool started;
+} thread;
+
+struct lf_team {
+    lf_team_params p;
+    lf_member *members; // [p.count]
+    thread *threads;    // [p.count]
+    unsigned alive;
+    uint64_t scatter;      // shards are handed out at random, by this seed; 0: not
+    uint32_t first, share; // shards of this process
+    uint32_t *shares;      // [p.rank_count]: of every process
+    lf_exchanger *exchanger;
+    uint64_t done, handed_out; // whole steps; and when the shards were handed out
+    double wall, computed;
+    lf_fault *faults;
+    lf_member_job job;
+    // A run, under `lock`.
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t runs;   // counts them
+    uint64_t target; // steps
+    unsigned working;
+    bool quits;
+};
+
+static bool is_alive(const lf_member *m)
+{
+    return !m->replica->lost;
+}
+
+// ---- threads
+
+static void *member_main(void *user)
+{
+    const thread *self = user;
+    lf_member *m = self->member;
+    lf_team *team = self->team;
+    pthread_mutex_lock(&team->lock);
+    for (uint64_t heard = 0;;) {
+        while (!team->quits && team->runs == heard)
+            pthread_cond_wait(&team->changed, &team->lock);
+        if (team->quits)
+            break;
+        heard = team->runs;
+        uint64_t target = team->target;
+        if (!is_alive(m)) // not counted among those that work
+            continue;
+        pthread_mutex_unlock(&team->lock);
+        lf_member_outcome result = LF_MEMBER_DONE;
+        while (result == LF_MEMBER_DONE && m->done < target) {
+            result = lf_member_step(m, m->done);
+            m->done += result == LF_MEMBER_DONE;
+        }
+        if (result == LF_MEMBER_FAILED)
+            m->replica->lost = true; // seen by others once nobody works
+        if (result != LF_MEMBER_DONE)
+            lf_exchanger_stop(team->exchanger);
+        pthread_mutex_lock(&team->lock);
+        team->working--;
+        pthread_cond_broadcast(&team->changed);
+    }
+    pthread_mutex_unlock(&team->lock);
+    return NULL;
+}
+
+// Runs the members up to `target` steps, or until one fails; then nobody works.
+static void work(lf_team *team, uint64_t target)
+{
+    pthread_mutex_lock(&team->lock);
+    team->target = target;
+    team->working = team->alive;
+    team->runs++;
+    pthread_cond_broadcast(&team->changed);
+    while (team->working)
+        pthread_cond_wait(&team->changed, &team->lock);
+    pthread_mutex_unlock(&team->lock);
+}
+
+// ---- handing out
+
+// What a shard took on each living member; equal where nothing was measured.
+static void measure(const lf_team *team, double *seconds)
+{
+    for (unsigned i = 0, k = 0; i < team->p.count; i++) {
+        const lf_member *m = &team->members[i];
+        if (!is_alive(m))
+            continue;
+        uint64_t steps = m->done - m->measured_from;
+        bool measured = !team->p.even && steps > MEASURED_STEPS;
+        seconds[k++] = measured ? m->measured / (double)(steps - 1) / m->held_count : 1;
+    }
+}
+
+static void take_shards(lf_team *team, const unsigned *owners)
+{
+    unsigned k = 0;
+    for (unsigned i = 0; i < team->p.count; i++) {
+        lf_member *m = &team->members[i];
+        m->held_count = 0;
+        if (!is_alive(m))
+            continue;
+        for (uint32_t s = 0; s < team->share; s++)
+            if (owners[s] == k)
+                m->held[m->held_count++] = team->first + s;
+        k++;
+    }
+}
+
+// Neighbours to one device, as far as its speed allows.
+static void hand_out(lf_team *team, const double *seconds)
+{
+    unsigned owners[LF_SHARDS_MAX];
+    uint32_t counts[LF_SHARDS_MAX], at = 0;
+    if (team->scatter) {
+        lf_hand_out_scatter(team->share, team->alive, team->scatter + team->handed_out, owners);
+    } else {
+        lf_hand_out(team->share, seconds, team->alive, counts);
+        for (unsigned k = 0; k < team->alive; k++)
+            for (uint32_t s = 0; s < counts[k]; s++)
+                owners[at++] = k;
+    }
+    take_shards(team, owners);
+}
+
+static int by_shard(const void *a, const void *b)
+{
+    const lf_member_part *left = a, *right = b;
+    return left->first < right->first ? -1 : left->first > right->first;
+}
+
+static bool plan(lf_team *team, lf_error *err)
+{
+    lf_member_part parts[LF_SHARDS_MAX];
+    size_t count = 0;
+    for (unsigned i = 0; i < team->p.count; i++) {
+        lf_member *m = &team->members[i];
+        m->measured = 0;
+        m->measured_from = team->done;
+        for (uint32_t h = 0, size; h < m->held_count; h += size) {
+            size = lf_shards_neighbourhood(m->held, m->held_count, h);
+            parts[count++] = (lf_member_part){ m->held[h], size };
+        }
+    }
+    qsort(parts, count, sizeof *parts, by_shard);
+    team->handed_out = team->done;
+    return lf_exchanger_plan(team->exchanger, team->alive, parts, count, team->done, err);
+}
+
+// New programs for the living members. False with LF_EDEVICE: a device failed on the way, and is lost.
+static bool change(lf_team *team, lf_error *err)
+{
+    for (unsigned i = 0; i < team->p.count; i++) {
+        lf_member *m = &team->members[i];
+        if (!is_alive(m))
+            continue;
+        lf_program *program = team->p.compile(team->p.user, m->held, m->held_count, err);
+        if (!program)
+            return false;
+        if (!lf_replica_change(m->replica, program, err)) {
+            m->replica->lost = err->code == LF_EDEVICE;
+            m->replica->error = *err;
+            return false;
+        }
+    }
+    return plan(team, err);
+}
+
+// ---- losing a device
+
+// Leaves out those that failed. False: what failed is no device, or the last one did.
+static bool leave_out(lf_team *team, lf_error *err)
+{
+    bool left = false;
+    for (unsigned i = 0; i < team->p.count; i++)
+        if (is_alive(&team->members[i])) {
+            team->done = team->members[i].done; // all that live have done the same steps
+            left = true;
+        }
+    for (unsigned i = 0; i < team->p.count; i++) {
+        lf_member *m = &team->members[i];
+        if (is_alive(m) || !m->held_count)
+            continue;
+        *err = m->replica->error;
+        if (!left)
+            lf_error_prefix(err, "training step %" PRIu64 ": no device is left",
+                            team->job.step + (m->done - team->job.base) + 1);
+        if (err->code != LF_EDEVICE || !left)
+            return false;
+        m->held_count = 0;
+        team->alive--;
+        team->p.lost(team->p.user, i, team->job.step + (team->done - team->job.base) + 1, m->replica->error.text);
+    }
+    return true;
+}
+
+// Without those that failed. Others may fail on the way.
+static bool go_on(lf_team *team, lf_error *err)
+{
+    double seconds[LF_SHARDS_MAX];
+    bool changed = false;
+    if (!lf_exchanger_settle(team->exchanger, err))
+        return false;
+    while (!changed) {
+        if (!leave_out(team, err))
+            return false;
+        measure(team, seconds);
+        hand_out(team, seconds);
+        changed = change(team, err);
+        if (!changed && err->code != LF_EDEVICE)
+            return false;
+    }
+    return true;
+}
+
+bool lf_team_balance(lf_team *team, lf_error *err)
+{
+    double seconds[LF_SHARDS_MAX];
+    uint32_t now[LF_SHARDS_MAX], best[LF_SHARDS_MAX];
+    unsigned k = 0;
+    bool measured = !team->p.even && team->done - team->handed_out > MEASURED_STEPS;
+    if (team->alive < 2 || (!measured && !team->scatter))
+        return true;
+    measure(team, seconds);
+    for (unsigned i = 0; i < team->p.count; i++)
+        if (is_alive(&team->members[i]))
+            now[k++] = team->members[i].held_count;
+    lf_hand_out(team->share, seconds, team->alive, best);
+    double least = lf_hand_out_seconds(seconds, team->alive, best);
+    if (!team->scatter && least > WORTH * lf_hand_out_seconds(seconds, team->alive, now))
+        return true;
+    hand_out(team, seconds);
+    return change(team, err) || (err->code == LF_EDEVICE && go_on(team, err));
+}
+
+// What the busiest has computed, in seconds.
+static double most_busy(const lf_team *team)
+{
+    double most = 0;
+    for (unsigned i = 0; i < team->p.count; i++)
+        most = team->members[i].busy > most ? team->members[i].busy : most;
+    return most;
+}
+
+// Some devices may have failed since the last run, while something was written to them.
+static bool has_lost(const lf_team *team)
+{
+    bool lost = false;
+    for (unsigned i = 0; i < team->p.count; i++)
+        lost |= !is_alive(&team->members[i]) && team->members[i].held_count;
+    return lost;
+}
+
+bool lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, float *metrics, lf_error *err)
+{
+    double start = lf_clock(), before = most_busy(team);
+    uint64_t target = team->done + steps;
+    team->job = (lf_member_job){ .base = team->done, .step = step, .row = row, .metrics = metrics };
+    if (has_lost(team) && !go_on(team, err))
+        return false;
+    for (;;) {
+        unsigned complete = 0;
+        work(team, target);
+        for (unsigned i = 0; i < team->p.count; i++)
+            complete += is_alive(&team->members[i]) && team->members[i].done == target;
+        if (complete == team->alive)
+            break;
+        if (!go_on(team, err))
+            return false;
+    }
+    team->done = target;
+    team->wall += lf_clock() - start;
+    team->computed += most_busy(team) - before;
+    return true;
+}
+
+// ---- life
+
+void lf_team_rank_shards(const lf_team *team, uint32_t rank, uint32_t *first, uint32_t *count)
+{
+    *first = 0;
+    for (uint32_t i = 0; i < rank; i++)
+        *first += team->shares[i];
+    *count = team->shares[rank];
+}
+
+// By the number of their devices.
+static void share_ranks(lf_team *team)
+{
+    const lf_team_params *p = &team->p;
+    uint64_t all = 0, before = 0;
+    for (uint32_t i = 0; i < p->rank_count; i++)
+        all += p->rank_devices[i];
+    for (uint32_t i = 0; i < p->rank_count; i++) {
+        uint64_t end = before + p->rank_devices[i];
+        team->shares[i] = (uint32_t)(p->shards * end / all - p->shards * before / all);
+        before = end;
+    }
+    lf_team_rank_shards(team, p->rank, &team->first, &team->share);
+}
+
+lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
+{
+    lf_team *team = calloc(1, sizeof *team);
+    if (team) {
+        pthread_mutex_init(&team->lock, NULL);
+        pthread_cond_init(&team->changed, NULL);
+        team->p = *params;
+        team->alive = params->count;
+        team->members = calloc(params->count, sizeof *team->members);
+        team->threads = calloc(params->count, sizeof *team->threads);
+        team->shares = calloc(params->rank_count, sizeof *team->shares);
+    }
+    if (!team || !team->members || !team->threads || !team->shares) {
+        lf_error_set(err, LF_ENOMEM, "%u devices together: out of memory", params->count);
+        lf_team_destroy(team);
+        return NULL;
+    }
+    for (unsigned i = 0; i < params->count; i++) {
+        team->members[i] = (lf_member){ .replica = &params->replicas[i], .job = &team->job };
+        team->threads[i] = (thread){ .team = team, .member = &team->members[i] };
+    }
+    const char *scatter = getenv("LAVAFLOW_HAND_OUT"); // that it does not matter is what tests show
+    team->scatter = scatter ? strtoull(scatter, NULL, 10) : 0;
+    share_ranks(team);
+    double seconds[LF_SHARDS_MAX];
+    measure(team, seconds);
+    hand_out(team, seconds);
+    return team;
+}
+
+const uint32_t *lf_team_held(const lf_team *team, unsigned replica, uint32_t *count)
+{
+    *count = team->members[replica].held_count;
+    return team->members[replica].held;
+}
+
+static lf_exchanger *make_exchanger(lf_team *team, lf_error *err)
+{
+    const lf_program *program = team->p.replicas[0].program;
+    size_t *sizes = calloc(program->exchange_count + 1, sizeof *sizes);
+    lf_exchanger *made = NULL;
+    for (size_t i = 0; sizes && i < program->exchange_count; i++) {
+        const lf_tensor *total = &program->tensors[program->exchanges[i].total];
+        sizes[i] = (size_t)total->rows * total->cols;
+    }
+    if (sizes)
+        made = lf_exchanger_create(&(lf_exchanger_params){ .sum_count = program->exchange_count,
+                                                           .sizes = sizes,
+                                                           .shares = team->shares,
+                                                           .process_count = team->p.rank_count,
+                                                           .process = team->p.rank },
+                                   err);
+    else
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory");
+    free(sizes);
+    return made;
+}
+
+bool lf_team_start(lf_team *team, lf_error *err)
+{
+    team->exchanger = make_exchanger(team, err);
+    if (!team->exchanger || !plan(team, err) || !lf_faults_read(&team->faults, err))
+        return false;
+    for (unsigned i = 0; i < team->p.count; i++) {
+        lf_member *m = &team->members[i];
+        const lf_program *program = m->replica->program;
+        m->opened = lf_replica_opened(team->p.replicas, i);
+        m->exchanger = team->exchanger;
+        m->faults = team->faults;
+        m->metrics = calloc((size_t)program->params.batch * LF_METRIC_COUNT, sizeof *m->metrics);
+        if (!m->metrics || pthread_create(&team->threads[i].id, NULL, member_main, &team->threads[i]) != 0) {
+            lf_error_set(err, LF_ENOMEM, "%s: no memory for its thread", m->replica->device->info.id);
+            return false;
+        }
+        team->threads[i].started = true;
+    }
+    return true;
+}
+
+void lf_team_destroy(lf_team *team)
+{
+    if (!team)
+        return;
+    pthread_mutex_lock(&team->lock);
+    team->quits = true;
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+    for (unsigned i = 0; team->threads && i < team->p.count; i++)
+        if (team->threads[i].started)
+            pthread_join(team->threads[i].id, NULL);
+    for (unsigned i = 0; team->members && i < team->p.count; i++)
+        free(team->members[i].metrics);
+    lf_exchanger_destroy(team->exchanger);
+    lf_faults_free(team->faults);
+    pthread_cond_destroy(&team->changed);
+    pthread_mutex_destroy(&team->lock);
+    free(team->members);
+    free(team->threads);
+    free(team->shares);
+    free(team);
+}
+
+void lf_team_place(const lf_team *team, uint32_t *rank, uint32_t *rank_count, uint32_t *shards)
+{
+    *rank = team->p.rank;
+    *rank_count = team->p.rank_count;
+    *shards = team->p.shards;
+}
+
+unsigned lf_team_alive(const lf_team *team)
+{
+    return team->alive;
+}
+
+double lf_team_busy(const lf_team *team, unsigned replica)
+{
+    return team->members[replica].busy;
+}
+
+double lf_team_waited(const lf_team *team)
+{
+    return team->wall - team->computed;
+}
