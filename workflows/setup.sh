@@ -5,7 +5,7 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config glslc libvulkan-dev l
   libhdf5-dev libopenblas-dev libssl-dev zlib1g-dev lua5.4 liblua5.4-dev lua-argparse lua-cjson lua-filesystem lua-luv
   lua-penlight"
 TEST_PACKAGES="libcmocka-dev lua-busted lua-check python3-h5py hdf5-tools vulkan-validationlayers
-  gnuplot-nox"
+  gnuplot-nox openmpi-bin g++"
 
 # install_missing PACKAGE…: installs those that are not there; says and does nothing when all are.
 install_missing() {

@@ -7,6 +7,10 @@
 #
 # A sweep over an array of jobs, each with outputs of its own (name them by the parameter in the script):
 #   sbatch --array=1-8 workflows/slurm.sh workflows/mnist.lua
+#
+# One training on several nodes, with a process for each GPU. Slurm and lavaflow have to use the same MPI: where srun does
+# not by itself, SRUN="srun --mpi=pmix" says so (srun --mpi=list names what there is).
+#   sbatch --nodes=2 --ntasks-per-node=4 --gpus=8 workflows/slurm.sh workflows/data_parallel.lua
 #SBATCH --job-name=lavaflow
 #SBATCH --time=01:00:00
 #SBATCH --gpus=1
@@ -21,8 +25,11 @@ workflow=${1:?expected a workflow, such as workflows/mnist.lua}
 shift
 [ -n "${SLURM_ARRAY_TASK_ID-}" ] && set -- "$@" "seed=$SLURM_ARRAY_TASK_ID"
 
+launcher=
+[ "${SLURM_NTASKS:-1}" -gt 1 ] && launcher=${SRUN:-srun} # which passes signals on to all processes
+
 # In the background, since a shell answers signals between commands and while it waits.
-"$lavaflow" run "$workflow" "$@" &
+$launcher "$lavaflow" run "$workflow" "$@" &
 runner=$!
 trap 'kill -USR1 $runner' USR1
 trap 'kill -TERM $runner' TERM

@@ -4,6 +4,7 @@ local core = require "lavaflow.core"
 local explain = require "lavaflow.explain"
 local files = require "lavaflow.files"
 local reading = require "lavaflow.reading"
+local rules = require "lavaflow.rules"
 local runner = require "lavaflow.runner"
 local sweep = require "lavaflow.sweep"
 local workflow = require "lavaflow.workflow"
@@ -47,34 +48,40 @@ local function load_sweep(args)
   return flows, names
 end
 
--- "a,b" as a list, after a look whether these devices are there; nil when one is not.
+-- "a,b" as a list, after a look whether these devices are there, without one nil; false when one is not. "all" becomes
+-- every device that it stands for.
 local function devices_of(text)
   local list = {}
   for spec in (text or ""):gmatch "[^,]+" do
-    local ok, message = pcall(core.find_device, spec)
+    local ok, found = pcall(core.find_devices, { spec })
     if not ok then
-      complain("--device: " .. message)
-      return nil
+      complain("--device: " .. found)
+      return false
     end
-    list[#list + 1] = spec
+    local open = spec == rules.ALL and not core.ranks_started() -- else each process has its own
+    for i = 1, open and #found or 1 do list[#list + 1] = open and found[i].id or spec end
   end
-  return list
+  return #list > 0 and list or nil
 end
 
 local commands = {}
 
 function commands.run(args)
   local devices = devices_of(args.device)
-  if not devices then return runner.USAGE end
+  if devices == false then return runner.USAGE end
   if args.sweep and args.record then
     complain "--record: expected none with --sweep, whose runs have a file each"
     return runner.USAGE
   end
+  if args.together and (args.jobs or 1) > 1 then
+    complain(("--jobs: expected 1 with several processes, which run each step together, got %d"):format(args.jobs))
+    return runner.USAGE
+  end
   local flows, names = (args.sweep and load_sweep or load_workflow)(args)
   if not flows then return runner.USAGE end
-  local given = { names = names, devices = #devices > 0 and devices or nil, record = args.record, jobs = args.jobs,
+  local given = { names = names, devices = devices, record = args.record, jobs = args.jobs,
     dry_run = args.dry_run, quiet = args.quiet, verbose = args.verbose, keep_going = args.keep_going,
-    force = args.force, fresh = args.fresh, seconds = args.checkpoint }
+    force = args.force, fresh = args.fresh, seconds = args.checkpoint, together = args.together }
   if not args.sweep then return (runner.run({ flows }, given)) end
   local code, runs = runner.run(flows, given)
   local table_of = {}
@@ -93,7 +100,7 @@ function commands.explain(args)
   if not flow then return runner.USAGE end
   if args.program then
     local devices = devices_of(args.device)
-    return devices and explain.program(flow, names, devices[1]) or runner.USAGE
+    return devices ~= false and explain.program(flow, names, devices) or runner.USAGE
   end
   return explain.reasons(flow, names)
 end
@@ -115,12 +122,18 @@ end
 function commands.verify(args)
   local input = inputs_of(args.input)
   if not input then return runner.USAGE end
-  return require("lavaflow.verify").run(args.run, { input = input, device = args.device, segments = args.segments,
+  local devices = devices_of(args.device)
+  if devices == false then return runner.USAGE end
+  return require("lavaflow.verify").run(args.run, { input = input, devices = devices, segments = args.segments,
     verbose = args.verbose })
 end
 
 function commands.devices(args)
-  require("lavaflow.show").devices(core.devices(), args.json)
+  if args.bandwidth then
+    require("lavaflow.bandwidth").print(args.json)
+  else
+    require("lavaflow.show").devices(core.devices(), args.json)
+  end
   return runner.DONE
 end
 
@@ -141,7 +154,7 @@ local function workflow_arguments(command)
 end
 
 local function device_option(command)
-  command:option("--device", "Devices of the steps, a slot each: auto, cpu, vulkan:0, vulkan:NAME-PART, a UUID.")
+  command:option("--device", "Devices of the steps, a slot each: auto, cpu, vulkan:0, vulkan:NAME-PART, a UUID; all.")
     :argname "D[,D…]"
 end
 
@@ -193,13 +206,14 @@ local function parser()
   local verify = p:command("verify", "Run the steps of a run file again and compare; exit status 4: it differs.")
   verify:argument("run", "The run file."):argname "RUN"
   verify:option("--input", "Where an input is now; may be repeated."):argname "NAME=FILE":count "*"
-  verify:option("--device", "Instead of the run's device."):argname "D"
+  verify:option("--device", "Instead of the run's devices."):argname "D[,D…]"
   verify:option("--segments", "Check so many stretches between kept checkpoints instead of everything."):argname "N"
     :convert(above_zero "whole")
   verify:flag("-v --verbose", "Print how the run goes.")
 
   local devices = p:command("devices", "List every device, and why one cannot be used.")
   devices:flag("--json", "As JSON.")
+  devices:flag("--bandwidth", "Measure how fast they exchange gradients, with the host and with one another.")
 
   local import = p:command("import", "Make a data set file.")
   import:argument("format", "Format of the source."):choices { "mnist" }
@@ -210,10 +224,15 @@ local function parser()
   return p
 end
 
---- @param arguments string[]
---- @return integer exit status
-function cli.main(arguments)
-  if arguments[1] == "--worker" then return require("lavaflow.worker").main() end
+-- Whether all processes take part, where several were started together.
+local function is_for_all(arguments)
+  for _, argument in ipairs(arguments) do
+    if argument == "--help" or argument:find "^%-%a*h" then return false end
+  end
+  return arguments[1] == "run"
+end
+
+local function execute(arguments, together)
   local p = parser()
   local ok, result = p:pparse(arguments)
   if not ok then
@@ -221,7 +240,25 @@ function cli.main(arguments)
     complain(result)
     return runner.USAGE
   end
+  result.together = together
   return (commands[result.command] or reading.commands[result.command])(result)
+end
+
+--- @param arguments string[]
+--- @return integer exit status
+function cli.main(arguments)
+  if arguments[1] == "--worker" then return require("lavaflow.worker").main() end
+  if arguments[1] == "--member" then return require("lavaflow.member").lead() end
+  local rank = core.ranks_started()
+  if not rank then return execute(arguments) end
+  if not is_for_all(arguments) then
+    if rank > 0 then return runner.DONE end
+    require("lavaflow.ranks").leave()
+    return execute(arguments)
+  end
+  if rank > 0 then return require("lavaflow.member").follow(rank) end
+  local together = require("lavaflow.together").create()
+  return together:finish(execute(arguments, together))
 end
 
 return cli

@@ -4,12 +4,14 @@ local core = require "lavaflow.core"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local progress = require "lavaflow.progress"
+local ranks = require "lavaflow.ranks"
 local rules = require "lavaflow.rules"
 
 local context = {}
 
 --- @class lavaflow.context
---- @field device? string instead of "auto"
+--- @field devices? string[] of trainings that name none, instead of "auto"; "all" stands for these
+--- @field shards? table<string, integer> of trainings that name no number, by training
 --- @field name? string of the training or evaluation in metrics and progress
 --- @field record? lavaflow.results what is done is recorded there
 --- @field reporter? lavaflow.reporter tells how it goes
@@ -33,20 +35,34 @@ local context = {}
 --- What a segment's end raises.
 context.segment_done = {}
 
---- Turns `device` or `devices` into the device to use.
+--- Turns `device` or `devices` into the list of devices to use.
 --- @param where string the function's name in messages
---- @param t table its options; gets `device`, loses `devices`
+--- @param t table its options; gets `devices`, loses `device`
 --- @param bound lavaflow.context
-function context.choose_device(where, t, bound)
-  if t.devices then
-    if t.device then options.fail("%s: devices: expected either device or devices, got both", where) end
-    if #t.devices ~= 1 then
-      options.fail("%s: devices: training on %d devices at once is not supported yet; give one", where, #t.devices)
-    end
-    t.device = t.devices[1]
-    t.devices = nil
+function context.choose_devices(where, t, bound)
+  if t.device and t.devices then
+    options.fail("%s: devices: expected either device or devices, got device = %s and devices = %s", where,
+      options.show(t.device), options.show(t.devices))
   end
-  t.device = t.device or bound.device or rules.AUTO
+  if t.device == rules.ALL then
+    options.fail('%s: device: expected one device, got "all"; devices = "all" stands for all of them', where)
+  end
+  if t.device then
+    t.devices = { t.device }
+  elseif t.devices == rules.ALL then
+    t.devices = bound.devices or { rules.ALL }
+  else
+    t.devices = t.devices or bound.devices or { rules.AUTO }
+  end
+  t.devices = ranks.devices(t.devices)
+  t.device = nil
+end
+
+--- The same for what runs on one device: the first of the list.
+function context.choose_device(where, t, bound)
+  context.choose_devices(where, t, bound)
+  t.device = t.devices[1] == rules.ALL and rules.AUTO or t.devices[1]
+  t.devices = nil
 end
 
 --- Passes on what the plugin had to say since the last call.

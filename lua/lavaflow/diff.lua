@@ -134,7 +134,8 @@ sections[6] = { "steps", function(a, b, add)
   for _, name in ipairs(union(old_names, new_names)) do
     local x, y = old[name] or {}, new[name] or {}
     if x.status ~= y.status then add(("%s: %s"):format(name, arrow(x.status, y.status))) end
-    if x.device ~= y.device and x.name and y.name then add(("%s: on %s"):format(name, arrow(x.device, y.device))) end
+    local on, now = x.devices or x.device, y.devices or y.device
+    if on ~= now and x.name and y.name then add(("%s: on %s"):format(name, arrow(on, now))) end
     for _, field in ipairs(x.name and y.name and { "code", "key" } or {}) do
       if x[field] ~= y[field] then add(("%s: %s %s -> %s"):format(name, field, short(x[field]), short(y[field]))) end
     end

@@ -68,7 +68,7 @@ function evaluation.evaluate(where, given, bound)
   local scores = options.call(core.evaluate, t)
   context.drain_log(bound)
   if bound.record then
-    bound.record:device(core.find_device(scores.device), t.device)
+    bound.record:devices_used({ core.find_device(scores.device) }, { t.device })
     bound.record:evaluated(bound.name, scores, { data = t.data.path, loss = t.loss, model = t.model:digest() })
   end
   return scores

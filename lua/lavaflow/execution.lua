@@ -7,7 +7,9 @@ local facts = require "lavaflow.facts"
 local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local process = require "lavaflow.process"
+local ranks = require "lavaflow.ranks"
 local record = require "lavaflow.record"
+local rules = require "lavaflow.rules"
 local runfile = require "lavaflow.runfile"
 local state = require "lavaflow.state"
 
@@ -24,8 +26,9 @@ Execution.__index = Execution
 
 --- @param flow lavaflow.workflow
 --- @param plan lavaflow.plan
---- @param given { run_file: string, reporter: lavaflow.reporter, device: string?, seconds: number?, jobs: integer,
----   device_of: table<string, string>?, quiet: boolean?, verbose: boolean?, segment: lavaflow.segment? }
+--- @param given { run_file: string, reporter: lavaflow.reporter, devices: string[]?, seconds: number?, jobs: integer,
+---   devices_of: table<string, string[]>?, shards: table<string, integer>?, scratch: boolean?, quiet: boolean?,
+---   verbose: boolean?, segment: lavaflow.segment?, together: lavaflow.together? }
 --- @return lavaflow.execution
 function execution.create(flow, plan, given)
   return setmetatable({ flow = flow, plan = plan, given = given, reporter = given.reporter, run_file = given.run_file,
@@ -58,7 +61,7 @@ local function take_notes(self, recorded, events)
   for _, event in ipairs(events) do
     local ok, note = false, nil
     if not event.level then ok, note = pcall(cjson.decode, event.text) end
-    if ok and note.device then self.record:device(note.device, note.asked, recorded) end
+    if ok and note.devices then self.record:devices_used(note.devices, note.asked, recorded) end
   end
 end
 
@@ -235,19 +238,32 @@ local function wrote(self, work, level, text)
   end
 end
 
--- What the devices of the slots mean for the process: which it sees, and how many threads it may use.
+-- What a step uses that is bound to no slot's device; nil: what its script says, or "auto".
+local function unbound_devices(step, given)
+  if given.devices_of then return given.devices_of[step.name] end
+  local count = step.resources.devices
+  local several = count == rules.ALL or count > 1
+  if not given.devices then return several and { rules.ALL } or nil end
+  if not several then return { given.devices[1] == rules.ALL and rules.AUTO or given.devices[1] } end
+  return table.move(given.devices, 1, count == rules.ALL and #given.devices or math.min(count, #given.devices), 1, {})
+end
+
+-- What the devices of the slots mean for the process: which it sees, how many threads it may use, and the list that its
+-- trainings use.
 local function bind(self, step, slots)
-  local environment, visible = {}, {}
+  local environment, devices, threads, units = {}, {}, 0, 0
   for _, slot in ipairs(slots) do
     if slot.device then
       local uuid = slot.device.uuid
-      visible[#visible + 1] = uuid and slot.device.backend .. ":" .. uuid or slot.device.id
+      devices[#devices + 1] = uuid and slot.device.backend .. ":" .. uuid or slot.device.id
+      units = math.max(units, slot.device.units)
     end
-    if slot.threads then environment.LAVAFLOW_THREADS = tostring(slot.threads) end
+    threads = threads + (slot.threads or 0)
   end
-  if #visible == 0 then return environment, (self.given.device_of or {})[step.name] or self.given.device end
-  environment.LAVAFLOW_DEVICES = table.concat(visible, ",")
-  return environment, visible[1]
+  if #devices == 0 then return environment, unbound_devices(step, self.given) end
+  if threads > 0 then environment.LAVAFLOW_THREADS = tostring(math.min(threads, units)) end
+  environment.LAVAFLOW_DEVICES = table.concat(devices, ",")
+  return environment, devices
 end
 
 local function sources_of(flow)
@@ -256,14 +272,14 @@ local function sources_of(flow)
   return sources
 end
 
-local function describe_job(self, work, device)
+local function describe_job(self, work, devices)
   local flow, step, given, place = self.flow, work.step, self.given, self.plan.places[work.step]
   return {
     script = flow.path, sources = sources_of(flow), overrides = flow.overrides, folder = flow.folder, step = step.name,
-    device = device, input = step.input, output = work.output, journal = work.journal, uuid = self.record.run:uuid(),
-    elapsed = self.record.run:time() - work.shift, run_file = self.run_file, columns = self.reporter.columns,
-    quiet = given.quiet, verbose = given.verbose, scratch = given.scratch, parent = uv.os_getpid(),
-    segment = given.segment,
+    devices = devices, shards = given.shards, input = step.input, output = work.output, journal = work.journal,
+    uuid = self.record.run:uuid(), elapsed = self.record.run:time() - work.shift, run_file = self.run_file,
+    columns = self.reporter.columns, quiet = given.quiet, verbose = given.verbose, scratch = given.scratch,
+    parent = uv.os_getpid(), segment = given.segment,
     checkpoints = { folder = place.folder, seconds = given.seconds or step.checkpoint.seconds or 60.0,
       steps = step.checkpoint.steps, keep = step.checkpoint.keep },
   }
@@ -318,38 +334,48 @@ end
 
 local function launch(self, work, slots)
   prepare(self, work)
-  local environment, device = bind(self, work.step, slots)
-  local handle, message = process.start(describe_job(self, work, device), {
-    environment = environment, lock = self.plan.places[work.step].lock:fd(),
+  local environment, devices = bind(self, work.step, slots)
+  local given = {
+    environment = environment, inherited = { self.plan.places[work.step].lock:fd() },
     on_message = guard(self, work, said), on_line = guard(self, work, wrote),
     on_exit = function(code, signal)
       local ok, message = xpcall(ended, debug.traceback, self, work, code, signal)
       if not ok then fail(self, work.step, message, work.finish) end
     end,
-  })
+  }
+  local job, together = describe_job(self, work, devices), self.given.together
+  local handle, message
+  if together then handle, message = together:start(job, given) else handle, message = process.start(job, given) end
   if not handle then error(message, 0) end
   work.process = handle
   self.working[work] = true
 end
 
---- What of the device counts for a step that depends on it.
---- @param info lavaflow.device
---- @return string
-function execution.device_text(info)
+-- What of the device counts for a step that depends on it.
+local function device_text(info)
   return ("%s %s %s"):format(info.uuid or info.id, info.driver_version or "", info.kernels or "")
 end
 
---- The device that a step of this run would get on these slots.
---- @param slots lavaflow.slot[]
---- @param device string?
---- @return string
-function execution.device_on(slots, device)
-  return execution.device_text(slots[1] and slots[1].device or core.find_device(device or "auto"))
+--- What a step depends on that depends on its devices: those that it would get on these slots, each once.
+--- @param step lavaflow.step
+--- @param slots lavaflow.slot[] none: it is bound to none
+--- @param given { devices: string[]?, devices_of: table<string, string[]>? }
+--- @return string? # nil: it does not depend on them
+function execution.devices_on(step, slots, given)
+  if not step.on_device then return nil end
+  local infos, texts, seen = {}, {}, {}
+  for _, slot in ipairs(slots) do infos[#infos + 1] = slot.device end
+  if #infos == 0 then infos = core.find_devices(ranks.devices(unbound_devices(step, given) or { rules.AUTO })) end
+  for _, info in ipairs(infos) do
+    local text = device_text(info)
+    if not seen[text] then texts[#texts + 1] = text end
+    seen[text] = true
+  end
+  return table.concat(texts, "; ")
 end
 
 local function begin(self, step, slots, finish)
-  local decision, message = self.plan:decide(step,
-    step.on_device and execution.device_on(slots, self.given.device) or nil)
+  local decision, message = self.plan:decide(step, execution.devices_on(step, slots, self.given))
   if not decision then return fail(self, step, message, finish) end
   if #decision.reasons == 0 then
     self.plan.places[step]:drop_attempt()

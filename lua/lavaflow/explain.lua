@@ -1,5 +1,4 @@
 -- `lavaflow status` and `lavaflow explain`: what would run and why, and the step programs of trainings. Runs nothing.
-local core = require "lavaflow.core"
 local distillation = require "lavaflow.distillation"
 local execution = require "lavaflow.execution"
 local files = require "lavaflow.files"
@@ -22,7 +21,7 @@ local function outlook(flow, names)
   local order, wrong = workflow.select(flow, names)
   if not order then return nil, complain(runner.USAGE, wrong) end
   local list, message = plan.create(flow, order, {}):outlook(function(step)
-    return step.on_device and execution.device_text(core.find_device "auto") or nil
+    return execution.devices_on(step, {}, {})
   end)
   if not list then return nil, complain(runner.FAILED, message) end
   return list
@@ -66,12 +65,12 @@ end
 local stop = setmetatable({}, { __tostring = function() return "explained" end })
 
 -- A session that explains the step's first training and leaves there, since what follows needs its results.
-local function explaining(step, device, say)
+local function explaining(step, devices, say)
   local s = session.create(step, {})
   local function leave() error(stop, 0) end
   local function explained_by(where, program)
     return function(_, given)
-      say(program(where, given, { device = device }))
+      say(program(where, given, { devices = devices }))
       leave()
     end
   end
@@ -84,7 +83,7 @@ end
 
 --- Prints the step programs of each step's first training.
 --- @return integer exit status
-function explain.program(flow, names, device)
+function explain.program(flow, names, devices)
   local order, wrong = workflow.select(flow, names)
   if not order then return complain(runner.USAGE, wrong) end
   for _, step in ipairs(order) do
@@ -97,7 +96,7 @@ function explain.program(flow, names, device)
       io.stdout:write(("step %s: can be explained once there is %s\n"):format(step.name, missing))
       goto continue
     end
-    local s = explaining(step, device, function(text)
+    local s = explaining(step, devices, function(text)
       explained = true
       io.stdout:write(("step %s\n\n%s\n"):format(step.name, text))
     end)

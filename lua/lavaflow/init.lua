@@ -51,15 +51,25 @@ lf.step = steps.step
 --- @field epochs integer done
 --- @field steps integer done: batches
 --- @field seconds number of the training loop
---- @field submissions integer to the device
---- @field dispatches integer of the device's programs
---- @field device string "vulkan:0", "cpu"
---- @field device_info lavaflow.device
+--- @field submissions integer to the devices
+--- @field dispatches integer of the devices' programs
+--- @field device string "vulkan:0", "cpu": the first one
+--- @field device_info lavaflow.device the first one's
+--- @field devices lavaflow.training_device[] all of them, as they were asked for
+--- @field shards integer of a batch; 1: it was not divided
+--- @field ranks integer processes
+--- @field exchange_seconds number of the loop: gradients on their way, while no device computed
 --- @field digest string sha256 of the final weights
 --- @field stopped? "on_epoch"|"on_step"|"max_steps"|"patience" why it ended before the last epoch's end
 
+--- @class lavaflow.training_device: lavaflow.device
+--- @field opened integer how many before it are the same device
+--- @field shards integer that it worked on at the end; 0: there are none
+--- @field busy number seconds that it computed, where there are several
+--- @field lost boolean the others went on without it
+
 --- Trains `model` on a part of a data set; the model holds the new weights afterwards. One script gives equal bits on
---- every run on one device.
+--- every run on one device, and with one number of `shards` on any number of devices of one kind.
 --- @param given lavaflow.train_options
 --- @return lavaflow.history
 function lf.train(given)

@@ -11,10 +11,13 @@ local process = {}
 --- @field overrides table<string, string>
 --- @field folder string? that the outputs are in
 --- @field step string
---- @field device string? instead of "auto"
+--- @field devices string[]? that its trainings use, instead of "auto"
+--- @field shards table<string, integer>? of a batch, by training, where the script says nothing
 --- @field input table<string, string> where its inputs are, by name
 --- @field output table<string, string> where it writes its outputs, by name
 --- @field journal string its metrics and log
+--- @field own_journal string? of a process that writes to another one
+--- @field alone string? file in which one of several processes tells how the step went in it alone
 --- @field uuid string of the run
 --- @field elapsed number seconds that earlier processes of this step took
 --- @field checkpoints { folder: string, seconds: number, steps: integer?, keep: integer? }
@@ -25,11 +28,6 @@ local process = {}
 --- @field parent integer process number of the runner
 --- @field scratch boolean? checkpoints and the like that the script names are neither read nor written
 --- @field segment lavaflow.segment? only this stretch of a training is to be run
-
--- The program that is running: the interpreter and the launcher.
-local function command()
-  return uv.exepath(), { arg[0], "--worker" }
-end
 
 local function environment(given)
   local values, list = uv.os_environ(), {}
@@ -58,24 +56,29 @@ local function read_lines(pipe, on_line, on_end)
   end)
 end
 
---- Starts the process of a job. It keeps `lock`, a descriptor, open as long as it lives.
---- @param job lavaflow.job
---- @param given { environment: table<string, string>, lock: integer, on_message: fun(message: table),
+process.FIRST_INHERITED = 4 -- after input, output, errors and messages
+
+--- Starts the program that is running, the interpreter and the launcher, once more. It keeps the descriptors
+--- `inherited` open as long as it lives, numbered from FIRST_INHERITED.
+--- @param argument string
+--- @param given { environment: table<string, string>, inherited: integer[], on_message: fun(message: table),
 ---   on_line: fun(level: string, text: string), on_exit: fun(code: integer, signal: integer) } on_exit comes after all
 ---   that the process said
 --- @return userdata? process # nil and a message
 --- @return string? message
-function process.start(job, given)
+--- @return userdata? input # pipe
+function process.spawn(argument, given)
   local input, output, errors, messages = uv.new_pipe(), uv.new_pipe(), uv.new_pipe(), uv.new_pipe()
   local open, code, signal = 4, nil, nil
   local function ended()
     open = open - 1
     if open == 0 then given.on_exit(code, signal) end
   end
-  local path, arguments = command()
+  local path, stdio = uv.exepath(), { input, output, errors, messages }
+  table.move(given.inherited, 1, #given.inherited, #stdio + 1, stdio)
   local handle, why
   handle, why = uv.spawn(path, {
-    args = arguments, stdio = { input, output, errors, messages, given.lock }, env = environment(given.environment),
+    args = { arg[0], argument }, stdio = stdio, env = environment(given.environment),
   }, function(exit_code, exit_signal)
     code, signal = exit_code, exit_signal
     handle:close()
@@ -91,6 +94,17 @@ function process.start(job, given)
     local ok, message = pcall(cjson.decode, line)
     if ok then given.on_message(message) end
   end, ended)
+  return handle, nil, input
+end
+
+--- Starts the process of a job.
+--- @param job lavaflow.job
+--- @param given table as of process.spawn
+--- @return userdata? process # nil and a message
+--- @return string? message
+function process.start(job, given)
+  local handle, message, input = process.spawn("--worker", given)
+  if not handle then return nil, message end
   -- A process that is gone before it has read its job is told of by its exit.
   input:write(cjson.encode(job), function() input:close() end)
   return handle

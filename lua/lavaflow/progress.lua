@@ -1,4 +1,7 @@
 -- How a run goes, for a person: on a terminal one updating line per training, elsewhere one line per epoch.
+local core = require "lavaflow.core"
+local results = require "lavaflow.results"
+
 local progress = {}
 
 --- @class lavaflow.reporter
@@ -10,6 +13,7 @@ local has_uv, uv = pcall(require, "luv")
 
 local function terminal_columns()
   if not has_uv or uv.guess_handle(1) ~= "tty" or os.getenv "TERM" == "dumb" then return nil end
+  if core.ranks_started() then return nil end -- mpirun gives its processes terminals that nobody sees
   local tty = uv.new_tty(1, false)
   local columns = tty and tty:get_winsize()
   if tty then
@@ -167,16 +171,32 @@ Line.__close = function(line) line.reporter:close_line(line.name) end
 local epoch_names = { "loss", "accuracy", "val_loss", "val_accuracy" }
 
 --- @param name string of the training
---- @param asked string the device as the script or the command line gave it
+--- @param asked string the devices as the script or the command line gave them
 --- @return lavaflow.progress_line
 function Reporter:training(name, asked)
   return setmetatable({ reporter = self, name = name, asked = asked, validation = "", next = 0 }, Line)
 end
 
-function Line:started(device, step)
-  local reporter = self.reporter
+-- "vulkan:0, 4 x cpu"
+local function list_devices(devices)
+  local counts, parts = {}, {}
+  for _, device in ipairs(devices) do counts[device.id] = (counts[device.id] or 0) + 1 end
+  for _, device in ipairs(devices) do
+    local count = counts[device.id]
+    if count then parts[#parts + 1] = count > 1 and ("%d x %s"):format(count, device.id) or device.id end
+    counts[device.id] = nil
+  end
+  return table.concat(parts, ", ")
+end
+
+--- @param devices lavaflow.training_device[]
+--- @param step integer that it goes on after; 0: it starts
+function Line:started(devices, step)
+  local reporter, device = self.reporter, devices[1]
   if step > 0 then reporter:say(("%s  goes on after step %d"):format(self.name, step)) end
-  if self.asked ~= device.id then
+  if #devices > 1 then
+    reporter:say(("%s  on %d devices: %s"):format(self.name, #devices, list_devices(devices)))
+  elseif self.asked ~= device.id then
     reporter:say(("%s  device %s is %s (%s)"):format(self.name, self.asked, device.id, device.name))
   elseif reporter.verbose then
     reporter:say(("%s  device %s (%s)"):format(self.name, device.id, device.name))
@@ -209,6 +229,18 @@ function Line:epoch(epoch, logs, epochs)
   end
 end
 
+-- What each of several devices did.
+local function tell_devices(self, history)
+  local reporter, seconds = self.reporter, math.max(history.seconds, 1e-9)
+  for _, device in ipairs(history.devices) do
+    reporter:say(("%s  %s: %d of %d shards%s, computed %.0f %% of the time"):format(self.name,
+      results.device_name(device), device.shards, history.shards, device.lost and " (lost)" or "",
+      100 * device.busy / seconds))
+  end
+  reporter:say(("%s  gradients on their way %.0f %% of the time"):format(self.name,
+    100 * history.exchange_seconds / seconds))
+end
+
 --- @param history lavaflow.history
 --- @param t table the training's options
 function Line:finished(history, t)
@@ -222,6 +254,8 @@ function Line:finished(history, t)
   if reporter.verbose then
     reporter:say(("%s  %d steps in %.2f s, %d submissions of %d dispatches, weights sha256 %s"):format(self.name,
       history.steps, history.seconds, history.submissions, history.dispatches, history.digest))
+    if history.ranks > 1 then reporter:say(("%s  in %d processes"):format(self.name, history.ranks)) end
+    if #history.devices > 1 then tell_devices(self, history) end
   end
 end
 

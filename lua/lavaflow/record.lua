@@ -65,21 +65,36 @@ function Record:input(name, sha256)
   self.run:set(path .. "@sha256", sha256)
 end
 
---- A device that was used; `asked` is the device as the script gave it.
---- @param info lavaflow.device
---- @param asked string
---- @param step lavaflow.recorded_step?
-function Record:device(info, asked, step)
-  step = step or self.only_step
-  if step then step:set("device", info.id) end
-  if self.devices[info.id] then return end
-  local path = "system/device_" .. #options.names(self.devices)
-  self.devices[info.id] = info
-  self.run:group(path, "NXcollection")
-  for _, field in ipairs(device_fields) do
-    if info[field] then self.run:set(path .. "/" .. field, info[field]) end
+-- system/device_<i>, whose `count` says how often the device was opened at a time.
+local function add_device(self, info, asked, count, step)
+  local known = self.devices[info.id]
+  if not known then
+    known = { path = "system/device_" .. #options.names(self.devices), count = 0 }
+    self.devices[info.id] = known
+    self.run:group(known.path, "NXcollection")
+    for _, field in ipairs(device_fields) do
+      if info[field] then self.run:set(known.path .. "/" .. field, info[field]) end
+    end
+    self:log("info", ("device %s is %s (%s)"):format(asked, info.id, info.name), step and step.name)
   end
-  self:log("info", ("device %s is %s (%s)"):format(asked, info.id, info.name), step and step.name)
+  if count > known.count then
+    known.count = count
+    self.run:set(known.path .. "/count", count)
+  end
+end
+
+--- Devices that were used together; `asked` are those that the script gave.
+--- @param infos lavaflow.device[]
+--- @param asked string[]
+--- @param step lavaflow.recorded_step?
+function Record:devices_used(infos, asked, step)
+  step = step or self.only_step
+  local counts = {}
+  for _, info in ipairs(infos) do counts[info.id] = (counts[info.id] or 0) + 1 end
+  for i, info in ipairs(infos) do
+    add_device(self, info, #asked == #infos and asked[i] or table.concat(asked, ","), counts[info.id], step)
+  end
+  if step then step:used(infos) end
 end
 
 --- @param level string
@@ -97,7 +112,8 @@ Step.__index = Step
 --- @return lavaflow.recorded_step
 function Record:step(name, started)
   self.steps = self.steps + 1
-  local step = setmetatable({ record = self, name = name, path = "step_" .. self.steps }, Step)
+  local step = setmetatable({ record = self, name = name, path = "step_" .. self.steps,
+    most_devices = 1 }, Step)
   self.run:group(step.path, "NXprocess")
   step:set("name", name)
   step:set("sequence_index", self.steps)
@@ -108,6 +124,15 @@ end
 --- A member of the step's group, or with "@…" an attribute.
 function Step:set(field, value)
   self.record.run:set(self.path .. (field:find "^@" and "" or "/") .. field, value)
+end
+
+--- Devices that it used together: `device` is the first of those that it used last, `devices` the longest list.
+--- @param infos lavaflow.device[]
+function Step:used(infos)
+  self:set("device", infos[1].id)
+  if #infos <= self.most_devices then return end
+  self.most_devices = #infos
+  self:set("devices", results.device_ids(infos))
 end
 
 -- A model file's content becomes part of the run file.
@@ -134,11 +159,14 @@ function Record:save(path, status, exit_code)
   self.run:save(path, status, exit_code)
 end
 
--- A parameter's value: plain ones as they are, arrays of numbers as text, "1 3"; nil for what else options hold.
+-- A parameter's value: plain ones as they are, arrays of numbers as text, "1 3", of texts as "a,b"; nil for what else
+-- options hold.
 local function parameter(value)
   local kind = type(value)
   if kind == "number" or kind == "string" or kind == "boolean" then return value end
-  return kind == "table" and math.type(value[1]) and table.concat(value, " ") or nil
+  if kind ~= "table" then return nil end
+  if type(value[1]) == "string" then return table.concat(value, ",") end
+  return math.type(value[1]) and table.concat(value, " ") or nil
 end
 
 -- `kind` goes by `name`, the other options by their own names after `prefix`.

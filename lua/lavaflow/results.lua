@@ -21,16 +21,44 @@ function Results:log(level, text) self.run:log(level, text) end
 --- @param note table
 function Results:note(note) self.run:note(cjson.encode(note)) end
 
---- A device that is used; `asked` is the device as the script gave it.
---- @param info lavaflow.device
---- @param asked string
-function Results:device(info, asked)
-  self:note { device = info, asked = asked }
+--- "cpu", "cpu#2" of a device that stands several times in a training's list.
+--- @param device lavaflow.training_device
+--- @return string
+function results.device_name(device)
+  return device.opened > 0 and ("%s#%d"):format(device.id, device.opened + 1) or device.id
+end
+
+--- Devices that are used together; `asked` are those that the script gave.
+--- @param infos lavaflow.device[]
+--- @param asked string[]
+function Results:devices_used(infos, asked)
+  self:note { devices = infos, asked = asked }
+end
+
+-- "vulkan:0,cpu", as the command line takes it.
+function results.device_ids(devices)
+  local ids = {}
+  for i, device in ipairs(devices) do ids[i] = device.id end
+  return table.concat(ids, ",")
 end
 
 --- One value of a step's own metric, which counts from 1.
 function Results:metric(step, name, at, value)
   self.run:series(step, name, { at }, { self.run:time() }, { value })
+end
+
+-- What each of several devices did: arrays in the order of the attribute `devices`.
+local function add_devices(self, t, history, set)
+  local busy, shards, lost = {}, {}, {}
+  for i, device in ipairs(history.devices) do
+    busy[i], shards[i] = device.busy, device.shards
+    if device.lost then lost[#lost + 1] = results.device_name(device) end
+  end
+  local path = ("metrics/%s@"):format(t.name)
+  self.run:set_array(path .. "busy", { #busy }, busy, "f64")
+  self.run:set_array(path .. "shards_held", { #shards }, shards, "i64")
+  set("exchange_seconds", history.exchange_seconds)
+  if #lost > 0 then set("lost", table.concat(lost, ",")) end
 end
 
 --- What a training took and why it ended, and what a distillation learnt from.
@@ -40,9 +68,12 @@ function Results:trained(t, history)
   local function set(name, value)
     if value ~= nil then self.run:set(("metrics/%s@%s"):format(t.name, name), value) end
   end
-  for _, name in ipairs { "submissions", "dispatches", "seconds", "stopped", "best_epoch", "best_value" } do
+  for _, name in ipairs { "submissions", "dispatches", "seconds", "stopped", "best_epoch", "best_value", "shards",
+    "ranks" } do
     set(name, history[name])
   end
+  set("devices", results.device_ids(history.devices))
+  if #history.devices > 1 then add_devices(self, t, history, set) end
   set("monitor", t.monitor)
   for i, teacher in ipairs(t.teachers or {}) do
     set("teacher_" .. i, teacher:digest())

@@ -4,6 +4,7 @@ local options = require "lavaflow.options"
 local rules = {}
 
 rules.AUTO = "auto"
+rules.ALL = "all"
 rules.MODEL = { "model", required = true }
 rules.PATH = { "text", expected = "a path" }
 rules.BATCH_MAX = 1 << 24
@@ -11,7 +12,10 @@ rules.BATCH_MAX = 1 << 24
 --- Where to compute, and how much of the data is there at a time.
 rules.device = {
   device = { "text", expected = 'a device, such as "auto", "vulkan:0" or "cpu"' },
-  devices = { "array", expected = "an array of devices", of = { "text", expected = "a device" } },
+  devices = { "either", expected = 'an array of devices, such as { "vulkan:0", "cpu" }, or "all"', of = {
+    { "choice", of = { rules.ALL } },
+    { "array", of = { "text", expected = "a device" }, least = 1, expected = "an array of devices" },
+  } },
   window = { "number", min = 2^-10 },
 }
 

@@ -18,7 +18,8 @@ runner.DONE, runner.FAILED, runner.USAGE, runner.DIFFERS, runner.RESUMABLE = 0, 
 
 --- @class lavaflow.run_options
 --- @field names string[] of steps; none: all
---- @field device_of table<string, string>? devices by step, where there are no slots of devices
+--- @field devices_of table<string, string[]>? devices by step, where there are no slots of devices
+--- @field shards table<string, integer>? of a batch, by training, where the script says nothing
 --- @field scratch boolean? files that the scripts name for themselves are not touched
 --- @field only boolean? not the steps that these depend on
 --- @field segment lavaflow.segment?
@@ -30,6 +31,7 @@ runner.DONE, runner.FAILED, runner.USAGE, runner.DIFFERS, runner.RESUMABLE = 0, 
 --- @field seconds number? between checkpoints
 --- @field record string? run file, instead of runs/WORKFLOW/TIME-ID.h5
 --- @field root string? instead of .lavaflow
+--- @field together lavaflow.together? the processes that run each step together
 --- @field dry_run boolean?
 --- @field quiet boolean?
 --- @field verbose boolean?
@@ -109,20 +111,31 @@ local function prepare_outputs(order, run_file, make_run_folder, made)
   return ok, not ok and "run file: " .. message or nil
 end
 
--- The devices that steps run on, a slot each. One job without a choice of devices takes what its script names, or
--- "auto".
-local function slots_of(given)
-  local specs = given.devices or {}
-  local jobs = given.jobs or math.max(1, #specs)
-  if jobs == 1 and #specs <= 1 then return { {} }, 1 end
-  local slots, on_cpu = {}, 0
-  for _, spec in ipairs(specs) do slots[#slots + 1] = { device = core.find_device(spec) } end
-  for _, info in ipairs(#specs == 0 and core.devices() or {}) do
-    if info.hardware_gpu and not info.unavailable then slots[#slots + 1] = { device = info } end
+-- The most devices that one of the steps asks for by number.
+local function most_devices(plans)
+  local most = 0
+  for _, one in ipairs(plans) do
+    for _, step in ipairs(one.order) do most = math.max(most, math.tointeger(step.resources.devices) or 0) end
   end
-  if #slots == 0 then slots[1] = { device = core.find_device "cpu" } end
+  return most
+end
+
+-- The devices that steps run on, a slot each; the same device may be several. One job without a choice of devices
+-- takes what its script names, or "auto".
+local function slots_of(plans, given)
+  local specs, most = given.devices or {}, most_devices(plans)
+  local jobs = given.together and 1 or given.jobs or math.max(1, #specs)
+  local one = jobs == 1 and (#specs == 1 or (#specs == 0 and most <= 1))
+  if given.together or given.devices_of or one then return { {} }, 1 end
+  local slots, on_cpu = {}, 0
+  for _, info in ipairs(core.find_devices(#specs > 0 and specs or { "all" })) do
+    slots[#slots + 1] = { device = info }
+  end
   -- The processor may be one slot or several.
-  while #slots < jobs and slots[#slots].device.id == "cpu" do slots[#slots + 1] = { device = slots[#slots].device } end
+  local wanted = #specs > 0 and jobs or math.max(jobs, most)
+  while #slots < wanted and slots[#slots].device.id == "cpu" do
+    slots[#slots + 1] = { device = slots[#slots].device }
+  end
   for _, slot in ipairs(slots) do on_cpu = on_cpu + (slot.device.id == "cpu" and 1 or 0) end
   for _, slot in ipairs(slots) do
     if slot.device.id == "cpu" then slot.threads = math.max(1, slot.device.units // math.min(on_cpu, jobs)) end
@@ -130,11 +143,19 @@ local function slots_of(given)
   return slots, jobs
 end
 
-local function check_resources(order, slots)
+-- How many slots a step takes.
+local function slot_count(step, slots, given)
+  local count = step.resources.devices
+  if count == "all" then return #slots end
+  return (given.devices_of or given.together) and math.min(count, #slots) or count
+end
+
+local function check_resources(order, slots, given)
   for _, step in ipairs(order) do
-    if step.resources.devices > #slots then
+    local count = slot_count(step, slots, given)
+    if count > #slots then
       fail(runner.USAGE, ('%sstep "%s": resources: devices: expected at most %d, the slots there are, got %d'):format(
-        step.position, step.name, #slots, step.resources.devices))
+        step.position, step.name, #slots, count))
     end
   end
 end
@@ -207,7 +228,7 @@ local function clean_killed(run, list, reporter)
 end
 
 -- One task for each step of each run.
-local function tasks_of(runs)
+local function tasks_of(runs, slots, given)
   local list, by_place = {}, {}
   for _, run in ipairs(runs) do
     local by_step = {}
@@ -216,8 +237,8 @@ local function tasks_of(runs)
       for _, other in ipairs(workflow.dependencies(run.flow, step)) do needs[#needs + 1] = by_step[other] end
       local place = run.plan.places[step]
       needs[#needs + 1] = by_place[place] -- a step that another run of the sweep has too runs once
-      by_step[step] = { needs = needs, devices = step.resources.devices,
-        start = function(slots, finish) run:start(step, slots, finish) end }
+      by_step[step] = { needs = needs, devices = slot_count(step, slots, given),
+        start = function(taken, finish) run:start(step, taken, finish) end }
       by_place[place] = by_step[step]
       list[#list + 1] = by_step[step]
     end
@@ -295,9 +316,9 @@ local function finish(runs, given, reporter)
 end
 
 local function print_outlook(plans, given, reporter)
-  local slots = slots_of(given)
+  local slots = slots_of(plans, given)
   local function device_of(step)
-    return step.on_device and execution.device_on(slots, given.devices and given.devices[1]) or nil
+    return execution.devices_on(step, table.move(slots, 1, slot_count(step, slots, given), 1, {}), given)
   end
   local count, all = 0, 0
   for _, one in ipairs(plans) do
@@ -325,21 +346,23 @@ end
 
 local function execute(plans, given, reporter, made)
   core.ignore_broken_pipes()
-  local slots, jobs = slots_of(given)
+  local slots, jobs = slots_of(plans, given)
   local runs = {}
   for i, one in ipairs(plans) do
     local run_file = given.record or default_record(one.flow)
-    check_resources(one.order, slots)
+    check_resources(one.order, slots, given)
     check_overwrites(one.flow, one.order, run_file)
     check(runner.FAILED, prepare_outputs(one.order, run_file, not given.record, made))
     runs[i] = execution.create(one.flow, one, { run_file = run_file, reporter = reporter, jobs = jobs,
-      device = given.devices and given.devices[1], seconds = given.seconds, quiet = given.quiet,
-      device_of = given.device_of, scratch = given.scratch, verbose = given.verbose, segment = given.segment })
+      devices = given.devices, seconds = given.seconds, quiet = given.quiet, shards = given.shards,
+      devices_of = given.devices_of, scratch = given.scratch, verbose = given.verbose, segment = given.segment,
+      together = given.together })
   end
   check(runner.FAILED, state.prepare(given.root))
   local places = lock_places(plans, reporter)
+  for i, place in ipairs(given.together and places or {}) do given.together.locks[i] = place.lock:fd() end
   for i, one in ipairs(plans) do runs[i].killed = killed_before(one) end
-  work(runs, tasks_of(runs), slots, jobs, given, reporter)
+  work(runs, tasks_of(runs, slots, given), slots, jobs, given, reporter)
   local code = finish(runs, given, reporter)
   for _, place in ipairs(places) do place:release() end
   return code, runs

@@ -80,8 +80,8 @@ local function check_stretch(file, given, scratch, it, stretch, differs, number)
     core.run_extract(file, group_of(stretch.training, stretch.from), segment.resume)
   end
   local code = runner.run({ it.flow }, { names = { step.name }, only = true, root = place, record = place .. ".h5",
-    device_of = it.device_of, scratch = true, fresh = true, quiet = not given.verbose, verbose = given.verbose,
-    segment = segment })
+    devices_of = it.devices_of, shards = it.shards, scratch = true, fresh = true, quiet = not given.verbose,
+    verbose = given.verbose, segment = segment })
   if code ~= runner.DONE then error({ code = runner.FAILED, message = file .. ": could not be run again" }, 0) end
   local expected = place .. "-expected.h5"
   core.run_extract(file, group_of(stretch.training, stretch.stop), expected)
@@ -99,7 +99,8 @@ end
 --- @param file string
 --- @param given { segments: integer, verbose: boolean? }
 --- @param scratch string
---- @param it { run: lavaflow.runfile, flow: lavaflow.workflow, device_of: table<string, string>, same: boolean }
+--- @param it { run: lavaflow.runfile, flow: lavaflow.workflow, devices_of: table<string, string[]>,
+---   shards: table<string, integer>, same: boolean }
 --- @param differs fun(text: string)
 --- @return string
 function segments.compare(file, given, scratch, it, differs)

@@ -11,9 +11,23 @@ local function size(bytes)
   return bytes >= 2^30 and ("%.1f GiB"):format(bytes / 2^30) or ("%.0f MiB"):format(bytes / 2^20)
 end
 
---- @param list table[] as lf.devices()
+-- Where several backends reach one card, which then has one UUID in all of them, `same_card_as` of the others becomes
+-- the id of the first that can be used.
+local function mark_cards(list)
+  local first = {}
+  for _, d in ipairs(list) do
+    if d.uuid and not d.unavailable then first[d.uuid] = first[d.uuid] or d.id end
+  end
+  for _, d in ipairs(list) do
+    local id = d.uuid and first[d.uuid]
+    if id ~= d.id then d.same_card_as = id end
+  end
+end
+
+--- @param list lavaflow.device[] as lf.devices(); gains `same_card_as`
 --- @param json boolean?
 function show.devices(list, json)
+  mark_cards(list)
   if json then
     write(cjson.encode(list), "\n")
     return
@@ -23,6 +37,7 @@ function show.devices(list, json)
     local driver = ("%s %s"):format(d.driver_name or "", d.driver_version or "")
     local note = d.unavailable and "unavailable: " .. d.unavailable or d.hardware_gpu and "GPU"
       or d.units > 0 and d.units .. " threads" or "software"
+    if d.same_card_as then note = note .. ", same card as " .. d.same_card_as end
     rows[#rows + 1] = { d.id or d.backend, d.name or "", driver, d.memory > 0 and size(d.memory) or "", note }
   end
   tables.write_rows(rows, "")
@@ -87,7 +102,7 @@ end
 local function outcome(run, step)
   if step.from_run then return ("%s, ran in run %s"):format(step.status or "up to date", step.from_run) end
   local seconds = step.t_end and step.t_start and (" in %.2f s"):format(step.t_end - step.t_start) or ""
-  return (step.status or run:status()) .. seconds .. (step.device and " on " .. step.device or "")
+  return (step.status or run:status()) .. seconds .. (step.device and " on " .. (step.devices or step.device) or "")
 end
 
 local function show_steps(run)

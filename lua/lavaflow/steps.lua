@@ -9,7 +9,7 @@ local steps = {}
 --- @field input table<string, string> paths, or "file.h5:/object"
 --- @field output table<string, string> paths
 --- @field params table
---- @field resources { devices: integer }
+--- @field resources { devices: integer|"all" }
 --- @field checkpoint lavaflow.step_checkpoint_options
 --- @field on_device boolean a change of the device makes it run again
 --- @field run fun(s: lavaflow.session)
@@ -97,7 +97,8 @@ function steps.params(defaults)
 end
 
 local resource_rules = options.declare("lf.step: resources", {
-  devices = { "whole", min = 0, max = 64, default = 1 },
+  devices = { "either", of = { { "whole", min = 0, max = 64 }, { "choice", of = { "all" } } }, default = 1,
+    expected = 'a whole number in 0..64 or "all"' },
 })
 local checkpoint_rules = options.declare("lf.step: checkpoint", {
   seconds = { "number", above = 0 },
@@ -171,7 +172,7 @@ local function declare(workflow, name, given)
 end
 
 --- @class lavaflow.step_resources_options
---- @field devices? integer how many device slots it holds while it runs, 1
+--- @field devices? integer|"all" how many device slots it holds while it runs, 1; its trainings use those of several
 
 --- @class lavaflow.step_checkpoint_options
 --- @field seconds? number between two checkpoints, 60 or what the command line says

@@ -5,6 +5,8 @@ local files = require "lavaflow.files"
 local options = require "lavaflow.options"
 local optimizers = require "lavaflow.optimizers"
 local progress = require "lavaflow.progress"
+local ranks = require "lavaflow.ranks"
+local results = require "lavaflow.results"
 local rules = require "lavaflow.rules"
 local runfile = require "lavaflow.runfile"
 
@@ -12,6 +14,7 @@ local training = {}
 
 local COUNT = { "whole", min = 1 }
 local PATH = rules.PATH
+local SHARDS_MAX = 256
 
 --- @type table<string, table>
 training.rules = options.declare("lf.train", options.merge(rules.loss, rules.device, {
@@ -41,6 +44,9 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
   on_step = { "function" },
   on_step_every = COUNT,
   digest_every = COUNT,
+  shards = { "whole", min = 1, max = SHARDS_MAX },
+  precision = { "choice", of = { "f32", "tf32" }, default = "f32" },
+  balance = { "choice", of = { "speed", "even" }, default = "speed" },
   name = { "name" },
   progress = { "boolean", default = false },
   record = PATH,
@@ -54,7 +60,8 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
 
 --- @class lavaflow.device_options
 --- @field device? string "auto", "cpu", "vulkan:0", "vulkan:NAME-PART", a UUID; the step's or "auto"
---- @field devices? string[] a list of one
+--- @field devices? string[]|"all" several that train together; one may stand several times; "all": those of the step,
+---   or every GPU. What is no training uses the first
 --- @field window? number MiB of rows that lie on the device at a time; larger data is streamed
 
 --- @class lavaflow.training_options: lavaflow.loss_options, lavaflow.device_options
@@ -83,6 +90,10 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
 --- @field on_step? fun(step: integer, logs: { loss: number, lr: number, epoch: integer }): boolean? false stops
 --- @field on_step_every? integer every so many steps, 1
 --- @field digest_every? integer steps between digests of the weights in the run file
+--- @field shards? integer parts of a batch, a power of two, on which the result depends; it does not on the devices
+---   that they are divided among. The least that is not below the number of devices; 1 for one
+--- @field precision? "f32"|"tf32" "tf32" lets large products round what they multiply to 11 bits, "f32"
+--- @field balance? "speed"|"even" how the shards are divided among devices, "speed"
 --- @field name? string in metrics and progress, "train"
 --- @field progress? boolean prints how it goes; false outside a workflow
 --- @field record? string run file of this training; outside a workflow
@@ -115,6 +126,22 @@ local function check_monitor(where, t)
   if t.restore_best == nil then t.restore_best = t.patience ~= nil end
 end
 
+local function check_shards(where, t)
+  local shards = t.shards
+  if not shards then return end
+  if shards & (shards - 1) ~= 0 then options.fail("%s: shards: expected a power of two, got %d", where, shards) end
+  if shards > t.batch then
+    options.fail("%s: shards: expected at most %d, the rows of a batch, got %d", where, t.batch, shards)
+  end
+end
+
+-- Where the number of shards was another run's choice, as many devices work as have a shard.
+local function repeat_shards(t, bound)
+  local shards = not t.shards and bound.shards and bound.shards[t.name]
+  if not shards then return end
+  t.shards, t.devices = shards, table.move(t.devices, 1, math.min(#t.devices, shards), 1, {})
+end
+
 -- "c.h5" as "c" .. ending.
 local function beside(path, ending)
   return path:gsub("%.h5$", "") .. ending
@@ -135,9 +162,10 @@ end
 --- @return table
 function training.check(where, rules_of, given, bound, model)
   local t = options.check(where, rules_of, given)
-  context.choose_device(where, t, bound)
+  context.choose_devices(where, t, bound)
   rules.check_loss(where, t, t[model])
   check_monitor(where, t)
+  check_shards(where, t)
   for _, name in ipairs { "checkpoint_every", "checkpoint_seconds", "keep" } do
     options.only_with(where, t, name, t.checkpoint, "checkpoint, a path,", "none")
   end
@@ -146,6 +174,7 @@ function training.check(where, rules_of, given, bound, model)
   t.model = t[model]
   t.optimizer = t.optimizer or optimizers.adam()
   t.name = bound.name or t.name or "train"
+  repeat_shards(t, bound)
   t.replay = choose_replay(t, bound)
   return t
 end
@@ -154,12 +183,18 @@ end
 local function bind_events(t, bound)
   local told = t.on_epoch
   local reporter = bound.reporter or progress.silent
-  local line = reporter:training(t.name, t.device)
-  function t.on_start(device, step)
+  local line = reporter:training(t.name, table.concat(t.devices, ","))
+  function t.on_start(devices, step)
     t.resumed_at = step
     if bound.resumed then bound.resumed(t.name, step) end
-    if bound.record then bound.record:device(device, t.device) end
-    line:started(device, step)
+    if bound.record then bound.record:devices_used(devices, t.devices) end
+    line:started(devices, step)
+  end
+  function t.on_lost(device, step, why)
+    local text = ("%s: device %s is lost at step %d: %s; the others go on"):format(t.name, results.device_name(device),
+      step, why)
+    if bound.record then bound.record:log("warn", text) end
+    reporter:log("warn", text)
   end
   function t.on_saving(step)
     if bound.saving then bound.saving(t.name, step) end
@@ -229,7 +264,7 @@ local function bind_checkpoint(t, bound)
   local own = bound.checkpoints
   if not own or t.checkpoint then return end
   t.checkpoint = ("%s/%s.checkpoint.h5"):format(own.folder, t.name)
-  if files.is_file(t.checkpoint) or not t.resume then t.resume = t.checkpoint end
+  if ranks.is_file(t.checkpoint) or not t.resume then t.resume = t.checkpoint end
   t.checkpoint_rarely, t.checkpoint_seconds, t.checkpoint_every, t.keep = true, own.seconds, own.steps, own.keep
 end
 
@@ -261,7 +296,7 @@ function training.start(where, t, bound)
   end
   if bound.segment and bound.segment.training == t.name then return run_segment(t, bound) end
   bind_checkpoint(t, bound)
-  if t.resume and t.resume == t.checkpoint and not files.is_file(t.resume) then t.resume = nil end
+  if t.resume and t.resume == t.checkpoint and not ranks.is_file(t.resume) then t.resume = nil end
   context.check_outputs(where, t, bound, {
     { "checkpoint", t.checkpoint }, { "best", t.best }, { "replay", t.replay }, { "record", t.record },
     { "cache", t.cache_file },

@@ -112,42 +112,88 @@ local function bind_inputs(flow, order, entry, given, run_file, differs)
   end
 end
 
--- A device of this machine for one of the run, and whether it is the same down to driver and kernels.
-local function find_device(recorded, given)
-  local spec = given.device or (recorded.uuid and recorded.backend .. ":" .. recorded.uuid) or recorded.id
-  local ok, info = pcall(core.find_device, spec)
-  if not ok and given.device then fail(runner.USAGE, "--device: " .. info) end
+-- A device of this machine for one of the run.
+local function find_device(recorded)
+  local ok, info = pcall(core.find_device, recorded.uuid and recorded.backend .. ":" .. recorded.uuid or recorded.id)
   if not ok then ok, info = pcall(core.find_device, recorded.id) end
-  if not ok then info = core.find_device "auto" end
-  local same = true
-  for _, field in ipairs { "backend", "name", "uuid", "driver_name", "driver_version", "kernels" } do
-    same = same and info[field] == recorded[field]
-  end
-  return info, same
+  return ok and info or core.find_device "auto"
 end
 
--- The device of each step, whether all are those of the run, and what they are.
-local function devices_of(run, given)
-  local system, of_step, used, about = run.entry.system, {}, {}, {}
-  local same = run.entry["program_name@version"] == core.version
-  local function add(recorded)
-    local info, equal = find_device(recorded, given)
-    same = same and equal
-    if not used[recorded.id] then
+-- Devices of one kind compute the same bits, so that it does not matter which of them works on which shards.
+local function kind_of(info)
+  local parts = {}
+  for _, field in ipairs { "backend", "name", "driver_name", "driver_version", "kernels" } do
+    parts[#parts + 1] = info[field] or ""
+  end
+  return table.concat(parts, "\n")
+end
+
+-- The ids of the devices that a step used together.
+local function used_by(step)
+  local ids = {}
+  for id in (step.devices or step.device or ""):gmatch "[^,]+" do ids[#ids + 1] = id end
+  return ids
+end
+
+-- Devices of the run by id, and those that take their places.
+local function match_devices(system)
+  local recorded, now = {}, {}
+  for _, name in ipairs(runfile.members(system)) do
+    if name:find "^device_%d+$" then
+      recorded[system[name].id] = system[name]
+      now[system[name].id] = find_device(system[name])
+    end
+  end
+  return recorded, now
+end
+
+local function describe(infos)
+  local about, seen = {}, {}
+  for _, info in ipairs(infos) do
+    if not seen[info.id] then
       about[#about + 1] = ("%s (%s, driver %s)"):format(info.id, info.name, info.driver_version or "none")
     end
-    used[recorded.id] = info.id
+    seen[info.id] = true
   end
-  for _, name in ipairs(runfile.members(system)) do
-    if name:find "^device_%d+$" then add(system[name]) end
-  end
-  local needed = {}
+  return #about > 0 and table.concat(about, ", ") or "no device"
+end
+
+-- The devices of each step, whether all are of the kinds of the run, and what they are.
+local function devices_of(run, given)
+  local recorded, now = match_devices(run.entry.system)
+  local instead = given.devices and core.find_devices(given.devices)
+  local of_step, all, needed = {}, {}, {}
+  local same = run.entry["program_name@version"] == core.version
   for _, step in ipairs(run:steps()) do
-    of_step[step.name] = used[step.device]
-    if step.device then needed[step.device] = true end
+    local ids, specs = used_by(step), {}
+    local kind = ids[1] and recorded[ids[1]] and kind_of(recorded[ids[1]])
+    for i, id in ipairs(ids) do
+      if not recorded[id] then
+        fail(runner.FAILED, ("step %q: it ran on %s, which the run file's list of devices does not hold"):format(
+          step.name, id))
+      end
+      needed[id] = true
+      if not instead then specs[i], all[#all + 1] = now[id].id, now[id] end
+      same = same and kind_of(recorded[id]) == kind and (instead or kind_of(now[id]) == kind)
+    end
+    for i, info in ipairs(kind and instead or {}) do
+      specs[i], all[#all + 1] = info.id, info
+      same = same and kind_of(info) == kind
+    end
+    of_step[step.name] = kind and specs or given.devices
   end
-  for id in pairs(used) do same = same and needed[id] ~= nil end -- else a step went on on another device
-  return of_step, same, #about > 0 and table.concat(about, ", ") or "no device"
+  for id in pairs(recorded) do same = same and needed[id] ~= nil end -- else a step went on on another device
+  return of_step, same, describe(all)
+end
+
+-- Into how many shards each training divided its batches: where the script leaves it to the number of devices, the
+-- run's number counts.
+local function shards_of(run)
+  local shards = {}
+  for _, training in ipairs(run:trainings()) do
+    shards[training] = run.entry.metrics[training]["@shards"]
+  end
+  return shards
 end
 
 local function near(a, b, bound) return math.abs(a - b) <= bound * math.max(1, math.abs(a)) end
@@ -267,9 +313,9 @@ local function compare_models(a, b, differs)
 end
 
 local function run_again(it, scratch, given)
-  return runner.run({ it.flow }, { names = it.names, device_of = it.device_of, root = scratch .. "/state",
-    record = scratch .. "/run.h5", scratch = true, fresh = true, seconds = 1e9, quiet = not given.verbose,
-    verbose = given.verbose })
+  return runner.run({ it.flow }, { names = it.names, devices_of = it.devices_of, shards = it.shards,
+    root = scratch .. "/state", record = scratch .. "/run.h5", scratch = true, fresh = true, seconds = 1e9,
+    quiet = not given.verbose, verbose = given.verbose })
 end
 
 -- What is the same for every way of checking: the workflow as it was, its inputs, its device.
@@ -289,8 +335,9 @@ local function prepare(file, given, scratch, differs)
   local order, wrong = workflow.select(flow, names)
   if not order then fail(runner.FAILED, wrong) end
   bind_inputs(flow, order, entry, given, file, differs)
-  local device_of, same, about = devices_of(run, given)
-  return { run = run, flow = flow, names = names, device_of = device_of, same = same, about = about }
+  local of_step, same, about = devices_of(run, given)
+  return { run = run, flow = flow, names = names, devices_of = of_step, shards = shards_of(run), same = same,
+    about = about }
 end
 
 local function compare_all(file, given, scratch, it, differs)
@@ -337,7 +384,7 @@ local function remove_tree(path)
 end
 
 --- @param file string run file
---- @param given { input: table<string, string>, device: string?, segments: integer?, verbose: boolean? }
+--- @param given { input: table<string, string>, devices: string[]?, segments: integer?, verbose: boolean? }
 --- @return integer exit status
 function verify.run(file, given)
   local scratch, why = uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/lavaflow-verify-XXXXXX")

@@ -1,5 +1,5 @@
--- The process that runs one step. It is told what to run on its standard input, appends metrics and log to the step's
--- journal, and says on descriptor 3 how it goes. process.lua is the other side.
+-- Runs a step: appends metrics and log to its journal, and says how it goes. A process that runs one step is told which
+-- on its standard input, and says on descriptor 3 how it goes: process.lua is the other side.
 local cjson = require "cjson"
 local uv = require "luv"
 local core = require "lavaflow.core"
@@ -16,9 +16,16 @@ local worker = {}
 
 local MESSAGES = 3
 
--- A runner that is gone does not hear; the process is told by a signal.
-local function send(message)
+--- Tells the runner. One that is gone does not hear; the process is told by a signal.
+--- @param message table
+function worker.send(message)
   uv.fs_write(MESSAGES, cjson.encode(message) .. "\n", -1)
+end
+
+-- JSON's numbers may come as floats.
+local function whole(counts)
+  for name, count in pairs(counts) do counts[name] = math.tointeger(count) end
+  return counts
 end
 
 -- Metrics and log of earlier processes of this step, which a training that goes on needs.
@@ -28,7 +35,7 @@ local function read_earlier(job)
   for _, event in ipairs(events) do
     local note = not event.level and cjson.decode(event.text)
     if note and note.mark then
-      for name, count in pairs(note.counts) do note.counts[name] = math.tointeger(count) end
+      whole(note.counts)
       marks[("%s %d"):format(note.mark, note.at)] = note
     end
   end
@@ -36,7 +43,7 @@ local function read_earlier(job)
 end
 
 -- What a script prints is told, and kept in the log.
-local function bind_print(flow, bound)
+local function bind_print(flow, bound, send)
   function flow.env.print(...)
     local words = table.pack(...)
     for i = 1, words.n do words[i] = tostring(words[i]) end
@@ -48,10 +55,12 @@ end
 
 -- nil, or what stopped the step: a signal's name.
 local function stop_signal(message)
-  return core.interrupted() or (message and tostring(message):find "interrupted!?$" and "SIGINT") or nil
+  local text = tostring(message)
+  return core.interrupted() or (text:find "interrupted!?$" and "SIGINT")
+    or (text:find "interrupted at step %d+ of" and "a signal to another process") or nil
 end
 
--- A model that is saved must not replace what the step reads.
+-- A model that is saved must not replace what the step reads. The guard ends when it is closed.
 local function guard_inputs(step)
   local methods = debug.getregistry()["lavaflow.model"].__index
   local save = methods.save
@@ -63,6 +72,7 @@ local function guard_inputs(step)
     end
     return options.call(save, model, path, ...)
   end
+  return setmetatable({}, { __close = function() methods.save = save end })
 end
 
 local function locate(message) return message == context.segment_done and message or options.locate(message) end
@@ -97,19 +107,27 @@ local function late_modules(flow, job)
   return list
 end
 
-local function run(job)
+--- Runs a job.
+--- @param job lavaflow.job
+--- @param send fun(message: table)
+--- @return string status
+--- @return string? message
+--- @return table[] modules that the step required while it ran
+function worker.run(job, send)
   local flow, message = workflow.load(job.script, job.overrides, { sources = job.sources, folder = job.folder,
     silent = true })
   if not flow then error(message, 0) end
   local step = flow.by_name[job.step]
   local earlier, marks = read_earlier(job)
+  local journal <close> = core.journal(job.own_journal or job.journal, job.uuid, job.elapsed)
   local bound = {
-    device = job.device, record = results.create(core.journal(job.journal, job.uuid, job.elapsed)),
-    reporter = progress.remote(send, job), run_file = job.run_file, checkpoints = job.checkpoints, earlier = earlier,
-    marks = marks, scratch = job.scratch, segment = job.segment, declared = step.output,
+    devices = job.devices, shards = job.shards and whole(job.shards),
+    record = results.create(journal), reporter = progress.remote(send, job),
+    run_file = job.run_file, checkpoints = job.checkpoints, earlier = earlier, marks = marks, scratch = job.scratch,
+    segment = job.segment, declared = step.output,
   }
-  bind_print(flow, bound)
-  guard_inputs(step)
+  bind_print(flow, bound, send)
+  local guard <close> = guard_inputs(step) -- luacheck: ignore 211
   step.input = options.strict(job.input, ('step "%s": input'):format(step.name))
   step.output = options.strict(job.output, ('step "%s": output'):format(step.name))
   local s = session.create(step, bound)
@@ -117,7 +135,19 @@ local function run(job)
   return status, why, late_modules(flow, job)
 end
 
-local exit_codes = { completed = 0, failed = 1, interrupted = 75 }
+worker.exit_codes = { completed = 0, failed = 1, interrupted = 75 }
+
+--- What `run`, a worker.run, gives, whether or not it raises.
+--- @param run function
+--- @return string status
+--- @return string? message
+--- @return table[]? modules
+function worker.attempt(run, ...)
+  local ok, status, message, modules = xpcall(run, options.locate, ...)
+  if ok then return status, message, modules end
+  local signal = stop_signal(status) -- before the step's own code
+  return signal and "interrupted" or "failed", signal and "interrupted by " .. signal or status
+end
 
 --- Runs the job that standard input holds.
 --- @return integer exit status
@@ -125,13 +155,9 @@ function worker.main()
   local job = cjson.decode(io.read "a")
   core.catch_signals(job.parent)
   core.ignore_broken_pipes()
-  local ok, status, message, modules = xpcall(run, options.locate, job)
-  if not ok then -- before the step's own code
-    local signal = stop_signal(status)
-    status, message = signal and "interrupted" or "failed", signal and "interrupted by " .. signal or status
-  end
-  send { status = status, message = message, modules = modules }
-  return exit_codes[status]
+  local status, message, modules = worker.attempt(worker.run, job, worker.send)
+  worker.send { status = status, message = message, modules = modules }
+  return worker.exit_codes[status]
 end
 
 return worker
