@@ -23,7 +23,7 @@ run_tests() {
   fi
   report=$(pwd)/$folder/report.xml
   rm -f "$report"
-  ctest --test-dir "$folder" --output-on-failure --no-label-summary --output-junit "$report"
+  ctest --test-dir "$folder" -j "$(nproc)" --output-on-failure --no-label-summary --output-junit "$report"
   if [ ! -s "$report" ]; then
     failed=$((failed + 1))
     return
@@ -36,7 +36,7 @@ run_tests() {
 }
 
 install_missing $BUILD_PACKAGES $TEST_PACKAGES || exit $?
-run_tests build/release -DCMAKE_BUILD_TYPE=Release
+run_tests build/release -DCMAKE_BUILD_TYPE=Release -DLAVAFLOW_CUDA=ON
 run_tests build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLAVAFLOW_SANITIZE=ON
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -1,6 +1,7 @@
 -- Microseconds a step and rows a second of every device here, beside PyTorch on the same machine, in one run.
 -- usage: lua5.4 bench.lua PYTHON THREADS SECONDS   (run.sh sets the paths and calls it)
 local core = require "lavaflow.core"
+local common = dofile((arg[0]:gsub("[^/]*$", "common.lua")))
 
 local python, threads, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local ROUNDS = 3
@@ -12,58 +13,14 @@ local cases = {
   { widths = { 1024, 1024, 1024 }, batch = 256, rows = 20000, side = 32 },
 }
 
-local function run(command)
-  local pipe = assert(io.popen(command))
-  local text = pipe:read "a"
-  return pipe:close() and text or nil
-end
-
--- Random images in MNIST's own format, which `import` turns into a data set file.
-local function make_data(folder, rows, side)
-  local function write(name, magic, dims, count, limit)
-    local out = assert(io.open(folder .. "/" .. name, "wb"))
-    out:write(string.pack(">I4", magic))
-    for _, dim in ipairs(dims) do out:write(string.pack(">I4", dim)) end
-    local block = {}
-    for i = 1, 65536 do block[i] = string.char(math.random(0, limit)) end
-    block = table.concat(block)
-    while count > 0 do
-      out:write(block:sub(1, count))
-      count = count - #block
-    end
-    assert(out:close())
-  end
-  for part, n in pairs { train = rows, t10k = 10 } do
-    write(part .. "-images-idx3-ubyte", 0x803, { n, side, side }, n * side * side, 255)
-    write(part .. "-labels-idx1-ubyte", 0x801, { n }, n, 9)
-  end
-  core.import_mnist(folder, folder .. "/data.h5")
-  return core.dataset { file = folder .. "/data.h5" }
-end
-
-local function make_model(widths)
-  local layers = {}
-  for i = 2, #widths do
-    layers[#layers + 1] = { kind = "linear", inputs = widths[i - 1], outputs = widths[i] }
-    if i < #widths then layers[#layers + 1] = { kind = "relu" } end
-  end
-  return core.model(layers)
-end
-
 -- Microseconds a step; with `teachers`, of a distillation whose teachers' outputs are computed before.
 local function train(case, device, data, steps, teachers)
-  local model <close> = make_model(case.widths)
-  local history = core.train {
-    teachers = teachers, temperature = 4, alpha = 0.9, live = false, accumulate = 1,
-    model = model, data = data.train, loss = "cross_entropy", optimizer = { kind = "adam", lr = 1e-3 },
-    batch = case.batch, epochs = math.ceil(steps * case.batch / case.rows) + 1, max_steps = steps, seed = 1,
-    shuffle = true, device = device, name = "train",
-  }
-  return history.seconds / history.steps * 1e6
+  return (common.train(case, { device }, data, steps,
+    teachers and { teachers = teachers, temperature = 4, alpha = 0.9, live = false }))
 end
 
 local function torch(case, steps, with)
-  local text = run(("%s %s/peer_torch.py %s %d %d %d %d 2>/dev/null"):format(
+  local text = common.run(("%s %s/peer_torch.py %s %d %d %d %d 2>/dev/null"):format(
     python, arg[0]:match "^(.*)/[^/]*$", table.concat(case.widths, "-"), case.batch, case.rows, steps, with))
   if not text then return nil end
   return tonumber(text:match "^[%d.]+"), text:match "PyTorch [^\n]+"
@@ -79,13 +36,8 @@ local function choose_peer(case)
   return best, math.max(10, math.floor(seconds * 1e6 / best_time))
 end
 
-local function median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
-end
-
 local function row(name, widths, values, case, ratio)
-  local middle = median(values)
+  local middle = common.median(values)
   print(("%-16s %-12s %6d %10.0f %10.0f %10.0f %12.0f %9s"):format(widths, name, case.batch, middle, values[1],
     values[#values], case.batch / middle * 1e6, ratio or ""))
 end
@@ -106,9 +58,9 @@ print(("# %d interleaved rounds; median, least and most; ratio: PyTorch's time o
 print(("%-16s %-12s %6s %10s %10s %10s %12s %9s"):format("model", "device", "batch", "us/step", "min", "max", "rows/s",
   "ratio"))
 
-local folder = run "mktemp -d":match "%S+"
+local folder = common.run "mktemp -d":match "%S+"
 for i, case in ipairs(cases) do
-  local data <close> = make_data(folder, case.rows, case.side)
+  local data <close> = common.make_data(folder, case.rows, case.side)
   local widths, times, steps = table.concat(case.widths, "-"), {}, {}
   for _, device in ipairs(devices) do -- as many steps as fit into the given seconds
     times[device] = {}
@@ -127,17 +79,17 @@ for i, case in ipairs(cases) do
   if version then row(("PyTorch, %d"):format(peer_threads), widths, peer, case) end
   for _, device in ipairs(devices) do
     row(device, widths, times[device], case,
-      version and ("%.2fx"):format(median(peer) / median(times[device])) or nil)
+      version and ("%.2fx"):format(common.median(peer) / common.median(times[device])) or nil)
   end
 end
 
 -- What a teacher costs whose outputs are computed once: the student's steps beside the same steps without it.
 print()
 print("# distilled from 784-512-256-10, its outputs computed before; ratio: to the same steps without a teacher")
-local teacher <close> = make_model { 784, 512, 256, 10 }
+local teacher <close> = common.make_model { 784, 512, 256, 10 }
 teacher:init(1)
 for _, case in ipairs { cases[1], cases[2] } do
-  local data <close> = make_data(folder, case.rows, case.side)
+  local data <close> = common.make_data(folder, case.rows, case.side)
   for _, device in ipairs(devices) do
     local steps = math.max(10, math.floor(seconds * 1e6 / train(case, device, data, 200)))
     local plain, distilled = {}, {}
@@ -146,7 +98,7 @@ for _, case in ipairs { cases[1], cases[2] } do
       table.insert(distilled, train(case, device, data, steps, { teacher }))
     end
     row(device, table.concat(case.widths, "-"), distilled, case,
-      ("%.2fx"):format(median(distilled) / median(plain)))
+      ("%.2fx"):format(common.median(distilled) / common.median(plain)))
   end
 end
 os.execute("rm -r " .. folder)

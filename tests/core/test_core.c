@@ -1,4 +1,5 @@
-// core/: known answers for the random numbers and the hash; errors compose.
+// core/: known answers for the random numbers, the hash and sums along the tree; errors compose.
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,8 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/random.h"
+#include "core/tree.h"
+#include "cpu/denormal.h"
 
 // Known answers from the Random123 distribution (kat_vectors, philox4x32 10).
 static void philox_gives_the_published_vectors(void **state)
@@ -132,6 +135,111 @@ static void errors_take_a_prefix_and_never_overflow(void **state)
     lf_error_prefix(NULL, "nobody listens");
 }
 
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static void a_sum_takes_what_is_below_the_normal_numbers_for_zero(void **state)
+{
+    (void)state;
+    static const float below = FLT_MIN - FLT_TRUE_MIN;
+    static const float cases[][3] = {
+        { 1, 2, 3 },
+        { 0, -0.f, 0 },
+        { -0.f, -0.f, 0 },
+        { FLT_TRUE_MIN, FLT_TRUE_MIN, 0 },
+        { below, below, 0 }, // 2^-125 or so, if they counted
+        { -below, FLT_MIN, FLT_MIN },
+        { 1.5f * FLT_MIN, -FLT_MIN, 0 },
+        { -1.5f * FLT_MIN, FLT_MIN, 0 },
+        { 3 * FLT_MIN, -2 * FLT_MIN, FLT_MIN },
+        { FLT_MAX, FLT_MAX, INFINITY },
+        { -INFINITY, FLT_MAX, -INFINITY },
+    };
+    for (int flushes = 0; flushes < 2; flushes++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            float y = cases[i][0];
+            uint64_t mode = flushes ? cpu_denormals_flush() : 0;
+            lf_tree_add(&y, &cases[i][1], 1);
+            if (flushes)
+                cpu_denormals_restore(mode);
+            assert_int_equal(bits_of(y), bits_of(cases[i][2]));
+        }
+    float y[2] = { INFINITY, 1 };
+    lf_tree_add(y, (const float[2]){ -INFINITY, NAN }, 2);
+    assert_true(isnan(y[0]) && isnan(y[1]));
+}
+
+enum { TREE_SHARDS = 64, TREE_N = 37 };
+
+// Of every size, for which the order of additions shows; some of them cancel.
+static void fill_shard(uint32_t shard, float *values)
+{
+    for (uint32_t i = 0; i < TREE_N; i++)
+        values[i] = ldexpf(lf_normal(5, LF_STREAM_INIT, shard, i), (int)((shard * 7 + i) % 20) - 10);
+}
+
+// What a device makes of the shards that it has: a sum of two halves, down to single shards.
+static void sum_shards(uint32_t first, uint32_t count, float *values)
+{
+    if (count == 1) {
+        fill_shard(first, values);
+        return;
+    }
+    float second[TREE_N];
+    sum_shards(first, count / 2, values);
+    sum_shards(first + count / 2, count / 2, second);
+    lf_tree_add(values, second, TREE_N);
+}
+
+// Cuts shards into parts at random and returns their number.
+static size_t cut_shards(uint32_t seed, uint32_t first, uint32_t count, lf_tree_part *parts, float values[][TREE_N])
+{
+    if (count == 1 || lf_uniform(seed, LF_STREAM_INIT, count, first) < .3f) {
+        parts[0] = (lf_tree_part){ .first = first, .count = count, .values = values[0] };
+        sum_shards(first, count, values[0]);
+        return 1;
+    }
+    size_t left = cut_shards(seed, first, count / 2, parts, values);
+    return left + cut_shards(seed, first + count / 2, count / 2, parts + left, values + left);
+}
+
+static void any_cut_of_the_shards_gives_one_sum(void **state)
+{
+    (void)state;
+    static float values[TREE_SHARDS][TREE_N];
+    for (uint32_t shards = 1; shards <= TREE_SHARDS; shards *= 2) {
+        float want[TREE_N];
+        size_t most = 0;
+        sum_shards(0, shards, want);
+        for (uint32_t seed = 0; seed < 50; seed++) {
+            lf_tree_part parts[TREE_SHARDS];
+            size_t count = cut_shards(seed, 0, shards, parts, values);
+            most = count > most ? count : most;
+            lf_tree_sum(parts, count, TREE_N);
+            assert_memory_equal(values[0], want, sizeof want);
+        }
+        assert_true(most > shards / 4);
+    }
+}
+
+// Else the law above would hold of any order.
+static void the_tree_is_not_a_sum_from_left_to_right(void **state)
+{
+    (void)state;
+    float tree[TREE_N], row[TREE_N], next[TREE_N];
+    sum_shards(0, TREE_SHARDS, tree);
+    fill_shard(0, row);
+    for (uint32_t shard = 1; shard < TREE_SHARDS; shard++) {
+        fill_shard(shard, next);
+        lf_tree_add(row, next, TREE_N);
+    }
+    assert_memory_not_equal(tree, row, sizeof row);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +249,9 @@ int main(void)
         cmocka_unit_test(uniform_and_normal_have_their_moments),
         cmocka_unit_test(sha256_gives_the_published_digest),
         cmocka_unit_test(errors_take_a_prefix_and_never_overflow),
+        cmocka_unit_test(a_sum_takes_what_is_below_the_normal_numbers_for_zero),
+        cmocka_unit_test(any_cut_of_the_shards_gives_one_sum),
+        cmocka_unit_test(the_tree_is_not_a_sum_from_left_to_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,7 +185,7 @@ static void put_weights(const parity_case *c, test_trainer *t)
 
 static void check_losses(const parity_case *c, const test_trainer *t, double bound)
 {
-    uint32_t batch = c->training.batch, steps = c->training.steps;
+    uint32_t batch = t->program->params.batch, steps = c->training.steps;
     double *metrics = calloc(rig_elements(t->program, t->program->metrics), sizeof *metrics);
     double *want = fixture_values(c->name, "losses", steps);
     assert_non_null(metrics);
@@ -264,6 +264,7 @@ static void check_evaluation(const parity_case *c, const test_trainer *trained, 
     uint32_t rows = evaluation.rows;
     evaluation.optimizer = (lf_optimizer){ .kind = LF_OPTIMIZER_NONE };
     evaluation.temperature = evaluation.average = 0;
+    evaluation.shards = 0;
     evaluation.batches = 1;
     evaluation.weighted = false;
     evaluation.steps = (rows + evaluation.batch - 1) / evaluation.batch;
@@ -288,11 +289,12 @@ static void check_evaluation(const parity_case *c, const test_trainer *trained, 
     trainer_finish(&t);
 }
 
-static void check_case(const char *name, lf_device *dev, bool in_float64, double bound)
+static void check_case(const char *name, lf_device *dev, uint32_t shards, bool in_float64, double bound)
 {
     parity_case c = { .name = name };
     test_trainer t;
     read_case(&c);
+    c.training.shards = shards;
     trainer_init(&t, dev, &c.training, in_float64);
     put_rows(&c, &t, &c.training);
     put_weights(&c, &t);
@@ -341,14 +343,23 @@ static void the_oracle_trains_as_pytorch_does(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++)
-        check_case(cases[i], oracle, true, 2e-6); // the schedule's rates are floats
+        check_case(cases[i], oracle, 0, true, 2e-6); // the schedule's rates are floats
 }
 
 static void the_device_trains_as_pytorch_does(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++)
-        check_case(cases[i], device, false, 1e-4);
+        check_case(cases[i], device, 0, false, 1e-4);
+}
+
+static void a_batch_in_shards_trains_as_pytorch_does_on_the_whole(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        check_case(cases[i], oracle, 4, true, 2e-6);
+        check_case(cases[i], device, 4, false, 1e-4);
+    }
 }
 
 int main(int argc, char **argv)
@@ -357,6 +368,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_oracle_trains_as_pytorch_does),
         cmocka_unit_test(the_device_trains_as_pytorch_does),
+        cmocka_unit_test(a_batch_in_shards_trains_as_pytorch_does_on_the_whole),
         cmocka_unit_test(schedules_give_pytorchs_rates),
     };
     if (argc != 2) {

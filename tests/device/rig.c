@@ -197,7 +197,10 @@ uint32_t rig_counter(const test_rig *rig)
 void rig_run(test_rig *rig, lf_phase first, lf_phase last, uint32_t steps)
 {
     lf_error err;
-    CHECK(lf_device_exec_run(rig->dev, rig->exec, first, last, steps, &err) && lf_device_wait(rig->dev, &err), err);
+    uint32_t from, to;
+    if (!lf_program_segments(rig->program, first, last, &from, &to))
+        return;
+    CHECK(lf_device_exec_run(rig->dev, rig->exec, from, to, steps, &err) && lf_device_wait(rig->dev, &err), err);
 }
 
 lf_tensor_id find_tensor(const lf_program *program, const char *name)
@@ -271,14 +274,16 @@ void one_op_make(one_op *one, lf_op op, const operand *operands, size_t count, b
 {
     const lf_op_info *info = lf_op_info_of(op.kind);
     *one = (one_op){ .op = op };
+    if (!one->op.batch)
+        one->op.batch = op.rows;
     lf_program *program = &one->program;
     *program = (lf_program){ .tensors = one->tensors,
                              .ops = &one->op,
                              .op_count = 1,
                              .real = in_float64 ? LF_F64 : LF_F32,
-                             .params = { .batch = op.rows,
+                             .params = { .batch = one->op.batch,
                                          .rows = 1,
-                                         .positions = ONE_OP_POSITIONS(op.rows),
+                                         .positions = ONE_OP_POSITIONS(one->op.batch),
                                          .steps = ONE_OP_STEPS,
                                          .oracle = in_float64 } };
     program->output = program->data = program->targets = program->scaling = program->order = program->weights =

@@ -7,6 +7,8 @@ int run_gather_tests(void);  // gather, gather_rows
 int run_loss_tests(void);    // losses, softened teachers
 int run_sweep_tests(void);   // optimizers, sums, clipping, averages
 int run_layer_tests(void);   // dropout, add, norms
+int run_shard_tests(void);   // operations on some of a batch's rows
+int run_total_tests(void);   // sum, column_sums, batch_totals
 int run_model_tests(void);   // whole programs against the oracle
 int run_law_tests(void);     // what holds for every device, to the bit
 

@@ -172,6 +172,7 @@ void trainer_init(test_trainer *t, lf_device *dev, const test_training *training
                                                           .rows = training->rows,
                                                           .positions = training->rows,
                                                           .steps = training->steps,
+                                                          .shards = training->shards,
                                                           .distill = { .on = training->temperature > 0,
                                                                        .alpha = training->soft_weight,
                                                                        .temperature = training->temperature,

@@ -40,6 +40,7 @@ typedef struct test_training {
     lf_loss loss;
     lf_optimizer optimizer;
     uint32_t rows, batch, steps; // the last batch of a pass over the rows may be short
+    uint32_t shards;             // of a batch; 0: none
     lf_dtype stored;
     float soft_weight, temperature; // distillation, where there is a temperature
     lf_loss_options loss_options;

@@ -20,12 +20,17 @@ static void see(const char *list)
     setenv("LAVAFLOW_DEVICES", list, 1);
 }
 
+static bool has_library(const char *name)
+{
+    void *library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
+    if (library)
+        dlclose(library);
+    return library != NULL;
+}
+
 static bool has_loader(void)
 {
-    void *loader = dlopen("libvulkan.so.1", RTLD_LAZY | RTLD_NOLOAD);
-    if (loader)
-        dlclose(loader);
-    return loader != NULL;
+    return has_library("libvulkan.so.1") || has_library("libcuda.so.1");
 }
 
 // First, since what is loaded stays.
@@ -111,14 +116,39 @@ static void what_is_listed_keeps_its_id(void **state)
     assert_non_null(strstr(err.text, "device \"vulkan:77\": this machine has none; LAVAFLOW_DEVICES"));
 }
 
+// The row of CUDA's absence, with such a driver library.
+static void assert_cuda_says(const char *library, const char *why)
+{
+    setenv("LAVAFLOW_LIBCUDA", library, 1);
+    see("cuda:0");
+    assert_int_equal(lf_device_list(infos, 64), 1);
+    assert_string_equal(infos[0].id, "cuda");
+    if (!strncmp(infos[0].unavailable, "built without CUDA: ", 20)) {
+        printf("skipped: %s\n", infos[0].unavailable);
+        skip();
+    }
+    assert_non_null(strstr(infos[0].unavailable, why));
+    assert_false(lf_device_find("cuda:0", &infos[1], &err));
+    assert_non_null(strstr(err.text, why));
+}
+
+static void a_missing_or_wrong_cuda_driver_is_named(void **state)
+{
+    (void)state;
+    assert_cuda_says("/nowhere/libcuda.so.1", "/nowhere/libcuda.so.1: cannot open");
+    assert_cuda_says("libm.so.6", "libm.so.6: not a driver of CUDA 12 or later: it has no cuGetErrorName");
+}
+
 int main(void)
 {
     const struct CMUnitTest first[] = { cmocka_unit_test(the_cpu_loads_no_other_backend),
-                                        cmocka_unit_test(what_is_not_listed_is_refused_by_name) };
+                                        cmocka_unit_test(what_is_not_listed_is_refused_by_name),
+                                        cmocka_unit_test(a_missing_or_wrong_cuda_driver_is_named) };
     const struct CMUnitTest others[] = { cmocka_unit_test(what_is_listed_and_not_there_is_said),
                                          cmocka_unit_test(what_is_listed_keeps_its_id) };
     int failures = cmocka_run_group_tests(first, NULL, NULL);
     unsetenv("LAVAFLOW_DEVICES");
+    unsetenv("LAVAFLOW_LIBCUDA");
     size_t count = lf_device_list(infos, 64);
     for (size_t i = 0; i < count && !vulkan.id[0]; i++)
         if (!strcmp(infos[i].backend, "vulkan") && !infos[i].unavailable[0])

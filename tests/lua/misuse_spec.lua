@@ -96,6 +96,37 @@ describe("a wrong training", function()
   end)
 end)
 
+describe("a wrong list of devices", function()
+  it("is_refused_with_the_option_and_the_value", function()
+    local wanted = 'expected an array of devices, such as { "vulkan:0", "cpu" }, or "all", got '
+    train('devices: expected either device or devices, got device = "cpu" and devices = a table',
+      { devices = { "cpu" } })
+    train('devices: expected either device or devices, got device = "cpu" and devices = "all"', { devices = "all" })
+    train("devices: " .. wanted .. "2", { devices = 2 })
+    train("devices: " .. wanted .. '"cpu"', { devices = "cpu" })
+    train("devices: expected an array of devices, at least 1 of them, got 0", { devices = {} })
+    train("devices[2]: expected a device, got 0", { devices = { "cpu", 0 } })
+    train('devices: expected an array of devices, got a table with "cpu"', { devices = { cpu = 4 } })
+    train('device: expected one device, got "all"; devices = "all" stands for all of them', { device = "all" })
+    evaluate("devices: expected an array of devices, at least 1 of them, got 0", { devices = {} })
+    predict("devices: expected either device or devices", { devices = { "cpu" } })
+  end)
+
+  it("is_refused_for_its_shards", function()
+    train("shards: expected a whole number of at least 1, got 0", { shards = 0 })
+    train("shards: expected a whole number of at most 256, got 512", { shards = 512, batch = 1024 })
+    train("shards: expected a power of two, got 6", { shards = 6 })
+    train("shards: expected at most 4, the rows of a batch, got 8", { shards = 8, batch = 4 })
+    train('balance: expected one of speed, even, got "fair"', { balance = "fair" })
+    evaluate('unknown option "shards"', { shards = 2 })
+  end)
+
+  it("is_refused_where_one_of_them_is_not_there", function()
+    helper.refused('device "vulkan:77": there is none', lf.train,
+      { model = student, data = data.train, devices = { "cpu", "vulkan:77" } })
+  end)
+end)
+
 describe("a wrong optimizer", function()
   it("is_refused_with_the_option_and_the_value", function()
     local refused = helper.refused

@@ -170,11 +170,6 @@ describe("training", function()
     assert.equal(whole.digest, resumed.digest)
   end)
 
-  it("a_list_of_one_device_is_that_device", function()
-    local history = lf.train { model = lf.mlp { 4, 8, 3 }, data = data.train, epochs = 1, devices = { "cpu" } }
-    assert.equal("cpu", history.device)
-  end)
-
   it("evaluate_gives_what_validation_gave", function()
     local model = lf.mlp { 4, 8, 3 }
     local history = train { model = model, validation = data.test }
@@ -261,8 +256,10 @@ describe("the plugin's own functions", function()
       fn(given)
     end
     local given = { model = model, data = data.train, loss = "cross_entropy", optimizer = lf.adam(), batch = 8,
-      accumulate = 1, epochs = 1, seed = 1, shuffle = true, device = "cpu", name = "train" }
-    local names = { "model", "data", "loss", "optimizer", "batch", "accumulate", "epochs", "seed", "shuffle", "device" }
+      accumulate = 1, epochs = 1, seed = 1, shuffle = true, devices = { "cpu" }, balance = "even",
+      name = "train" }
+    local names = { "model", "data", "loss", "optimizer", "batch", "accumulate", "epochs", "seed", "shuffle", "devices",
+      "balance" }
     without(core.explain, given, names)
     names[#names + 1] = "name"
     without(core.train, given, names)
@@ -296,9 +293,6 @@ describe("a wrong training", function()
   it("names_the_devices_there_are", function()
     refused('device "vulkan:99": there is none; this machine has', { device = "vulkan:99" })
     refused('device "abacus"', { device = "abacus" })
-    refused("expected either device or devices, got both", { devices = { "cpu" } })
-    local two = { model = lf.mlp { 4, 3 }, data = data.train, devices = { "cpu", "cpu" } }
-    helper.has(helper.message(lf.train, two), "training on 2 devices at once is not supported yet")
   end)
 
   it("names_model_and_data_that_do_not_fit", function()

@@ -28,9 +28,9 @@ static void say(story *s, char what, uint64_t step)
     s->said[s->count++].step = step;
 }
 
-static void on_started(void *user, const lf_device_info *info, uint64_t step)
+static void on_started(void *user, const lf_train_device *devices, unsigned count, uint64_t step)
 {
-    assert_true(info->id[0]);
+    assert_true(count == 1 && devices->info.id[0]);
     say(user, 's', step);
 }
 
@@ -328,12 +328,13 @@ static void rare_checkpoints_are_for_what_takes_long_and_what_is_asked_for(void 
             s->t->stop_after = 60;
         run(s->t);
         static const char *const stories[] = { "s0 v32 E32 v64 E64 v96 E96", "s0 v32 E32 v64 E64 v96 E96 c96",
-                                               "s0 v32 E32 v64 E64 c64", "s0 v32 E32 c48 v64 E64 v96 E96 c96",
+                                               "s0 v32 E32 v64 E64", "s0 v32 E32 c48 v64 E64 v96 E96 c96",
                                                "s0 v32 E32 v64 E64 c64" };
         assert_story(s, stories[i]);
         assert_true(s->t->ok == (i != 4));
-        assert_true(s->t->result.checkpointed == (i > 0));
-        assert_true((access(checkpoint_path, F_OK) == 0) == (i > 0));
+        bool saved = i > 0 && i != 2; // one that on_epoch ended would go on past its end
+        assert_true(s->t->result.checkpointed == saved);
+        assert_true((access(checkpoint_path, F_OK) == 0) == saved);
         finish(s);
     }
 }

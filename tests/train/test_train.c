@@ -207,7 +207,7 @@ static void what_does_not_fit_is_named(void **state)
     assert_false(run(t)->ok);
     assert_non_null(strstr(t->err.text, "\"test\""));
     t->params.part = LF_PART_TRAIN;
-    t->params.device = "gpu:7";
+    t->params.devices = (const char *const[]){ "gpu:7" };
     assert_false(run(t)->ok);
     assert_non_null(strstr(t->err.text, "device \"gpu:7\": there is none; this machine has "));
     end(t);

@@ -161,7 +161,8 @@ trial *begin(const char *path)
         .epochs = 3,
         .seed = 5,
         .shuffle = true,
-        .device = device,
+        .devices = &device,
+        .device_count = 1,
         .stop = &t->stop,
         .events = { .user = t, .steps = on_steps, .epoch = on_epoch, .digest = on_digest },
     };
@@ -178,6 +179,7 @@ trial *begin(const char *path)
 
 trial *run(trial *t)
 {
+    lf_train_result_finish(&t->result);
     t->ok = lf_train(&t->params, &t->result, &t->err);
     return t;
 }
@@ -210,6 +212,7 @@ void end(trial *t)
 {
     lf_model_destroy(t->params.model);
     lf_dataset_close(t->params.data);
+    lf_train_result_finish(&t->result);
     free(t);
 }
 

@@ -184,7 +184,9 @@ void job_destroy(job *j)
 void job_run(job *j, lf_phase first, lf_phase last, uint32_t steps)
 {
     lf_error err = { 0 };
-    if (!lf_device_exec_run(j->device, j->exec, first, last, steps, &err) || !lf_device_wait(j->device, &err))
+    uint32_t from = 0, to = 0;
+    assert_true(lf_program_segments(j->program, first, last, &from, &to));
+    if (!lf_device_exec_run(j->device, j->exec, from, to, steps, &err) || !lf_device_wait(j->device, &err))
         fail_msg("%s", err.text);
 }
 

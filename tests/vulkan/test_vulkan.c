@@ -266,7 +266,7 @@ static void stretches_beyond_the_cache_of_recordings_are_recorded_again(void **s
     for (unsigned round = 0; round < 2; round++)
         for (uint32_t steps = 1; steps <= 12; steps++) {
             lf_error err = { 0 };
-            assert_true(lf_device_exec_run(a.device, a.exec, LF_PHASE_LOAD, LF_PHASE_UPDATE, steps, &err));
+            assert_true(lf_device_exec_run(a.device, a.exec, 0, LF_LAST_SEGMENT, steps, &err));
             total += steps;
         }
     lf_error err = { 0 };
@@ -393,11 +393,13 @@ static void a_sweep_past_the_largest_operand_is_cut(void **state)
     for (size_t i = 0; i < count; i++)
         squares += (double)model->params[i] * (double)model->params[i];
     struct lf_schedule_row row = { .rows = 1, .inv_rows = 1, .lr = 2, .begins = 1, .updates = 1 };
+    uint32_t update = 0;
+    assert_true(lf_program_segments(program, LF_PHASE_UPDATE, LF_PHASE_UPDATE, &update, &(uint32_t){ 0 }));
     lf_exec *exec = lf_device_exec_create(dev, program, &regions, &err);
     if (!exec || !lf_device_buffer_write(dev, regions.region[LF_REGION_GRADS], 0, model->params, 4 * count, &err) ||
         !lf_device_buffer_write(dev, regions.region[LF_REGION_SCHEDULE], 4 * LF_SCHEDULE_HEADER_WORDS, &row, sizeof row,
                                 &err) ||
-        !lf_device_exec_run(dev, exec, LF_PHASE_UPDATE, LF_PHASE_UPDATE, 1, &err) ||
+        !lf_device_exec_run(dev, exec, update, update, 1, &err) ||
         !lf_device_buffer_read(dev, model->params, regions.region[LF_REGION_PARAMS], 0, 4 * count, &err))
         fail_msg("%s", err.text);
     // Twice the parts, clip, and the counter.

@@ -1,6 +1,7 @@
 -- Commands, wrong usage and wrong scripts: messages and exit statuses.
 local cjson = require "cjson"
 local helper = require "helper"
+local tables = require "lavaflow.tables"
 
 local folder
 setup(function()
@@ -77,6 +78,25 @@ describe("the command line", function()
       helper.has(text, device.id)
     end
     assert.is_true(ids.cpu)
+  end)
+
+  it("says_which_devices_are_one_card", function()
+    local function card(id, uuid, unavailable)
+      return { id = id, uuid = uuid, unavailable = unavailable, memory = 0, units = 0, hardware_gpu = true }
+    end
+    local list = { card("cuda:0", "a"), card("cuda:1", "b", "too old"), card("vulkan:0", "b"), card("vulkan:1", "a"),
+      card("vulkan:2", "c"), card("cpu") }
+    local lines, write = {}, tables.write
+    tables.write = function(_, line) lines[#lines + 1] = line end
+    require("lavaflow.show").devices(list)
+    tables.write = write
+    local same = {}
+    for i, device in ipairs(list) do
+      same[i] = device.same_card_as or ""
+      assert.equal(lines[i + 1]:match "same card as (%S+)" or "", same[i])
+    end
+    assert.same({ "", "vulkan:0", "", "cuda:0", "", "" }, same)
+    helper.has(lines[3], "unavailable: too old, same card as vulkan:0")
   end)
 
   it("plans_in_the_order_of_dependencies_and_runs_nothing", function()

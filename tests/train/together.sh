@@ -1,0 +1,75 @@
+#!/bin/sh
+# usage: together.sh PROGRAM DEVICE
+# Trains in several processes, and compares the weights' digests with those of one.
+set -u
+program=$1 device=$2 failed=0
+if ! command -v mpirun >/dev/null; then
+  echo "skipped: mpirun is not installed"
+  exit 77
+fi
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export SAYS="$folder/says"
+
+# train RANKS [NAME=VALUE…]: what the first process says.
+train() {
+  ranks=$1
+  shift
+  rm -f "$SAYS"
+  timeout 120 env "$@" mpirun -n "$ranks" "$program" "$device" >"$folder/log" 2>&1
+  status=$?
+  said=$(cat "$SAYS" 2>/dev/null)
+}
+
+# expect WHAT SAID: that it is what was said.
+expect() {
+  [ "$said" = "$2" ] && { echo "ok: $1"; return; }
+  echo "failed: $1: $said, expected $2"
+  cat "$folder/log"
+  failed=1
+}
+
+env "$program" "$device" >"$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
+one=$(cat "$SAYS")
+case $one in *[!0-9a-f]* | "") echo "no digest: $one"; exit 1 ;; esac
+
+for ranks in 1 2 4; do
+  train "$ranks" DEVICES=1
+  expect "$ranks processes give the bits of one" "$one"
+done
+train 3 DEVICES=2
+expect "3 processes of 2 devices give the bits of one" "$one"
+
+for ranks in 2 3; do
+  train "$ranks" WINDOW=32768
+  expect "$ranks processes that read their own rows alone give the bits of one" "$one"
+done
+
+train 2 LAVAFLOW_FAULT="$device@step=30" DEVICES=2
+expect "a device lost in each of 2 processes changes no bit" "$one"
+
+train 3 CHECKPOINT="$folder/c.h5" STOP_AFTER=37
+case $said in *interrupted*) echo "ok: a signal to one process stops all" ;; *) expect "a signal stops all" interrupted ;; esac
+train 2 RESUME="$folder/c.h5"
+expect "2 processes go on where 3 were stopped" "$one"
+env RESUME="$folder/c.h5" "$program" "$device" >"$folder/log" 2>&1
+said=$(cat "$SAYS")
+expect "one process goes on where 3 were stopped" "$one"
+
+rm -f "$folder/c.h5"
+train 3 CHECKPOINT="$folder/c.h5" STOP_AFTER=45 KILLED=1
+[ $status -ne 0 ] && [ $status -ne 124 ] || { echo "failed: a killed process left status $status"; failed=1; }
+train 3 RESUME="$folder/c.h5"
+expect "after a process was killed, all go on from the checkpoint" "$one"
+
+timeout 60 mpirun -n 1 env LAVAFLOW_FAULT="$device@step=30" "$program" "$device" : -n 1 "$program" "$device" \
+  >"$folder/log" 2>&1
+status=$?
+[ $status -ne 0 ] && [ $status -ne 124 ] || { echo "failed: a process without a device left status $status"; failed=1; }
+
+train 3 DIFFERENT=2
+case $said in
+  "process 2 runs another training: it has seed 6, but process 0 has seed 5") echo "ok: other options are told" ;;
+  *) expect "other options are told" "process 2 …: it has seed 6, but process 0 has seed 5" ;;
+esac
+exit $failed
