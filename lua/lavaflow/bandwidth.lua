@@ -24,6 +24,7 @@ local function measure(devices)
   local entry = { devices = ids }
   local ok, found = pcall(core.bandwidth, ids, SIZES)
   if not ok then
+    if tostring(found):find "interrupted!$" then error(found, 0) end -- Ctrl-C, which is no failure of the devices
     entry.failure = found
     return entry
   end
