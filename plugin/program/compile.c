@@ -312,7 +312,7 @@ static bool check(const lf_compile_params *p, lf_error *err)
                      "loss \"cross_entropy\" needs at least 2 outputs (one a class), but the model has %u",
                      p->model->outputs);
     else
-        return lf_shards_check(p, err);
+        return lf_shards_check(p->shards, p->batch, err);
     return false;
 }
 

@@ -343,6 +343,9 @@ typedef struct lf_program {
 lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
 void lf_program_destroy(lf_program *program);
 
+// Whether a batch of so many rows can be cut into so many shards.
+bool lf_shards_check(uint32_t shards, uint32_t batch, lf_error *err);
+
 // Of shards held (ascending), how many from the i-th on are a whole neighbourhood of the tree, which begins with it: a
 // power of two.
 uint32_t lf_shards_neighbourhood(const uint32_t *held, uint32_t held_count, uint32_t i);

@@ -28,14 +28,14 @@ typedef struct spread {
 // What an exchange comes before, while that is not known: the next operation, or the next phase.
 static const uint32_t BEFORE_NEXT = UINT32_MAX - 1, BEFORE_PHASE = UINT32_MAX;
 
-bool lf_shards_check(const lf_compile_params *p, lf_error *err)
+bool lf_shards_check(uint32_t shards, uint32_t batch, lf_error *err)
 {
-    if (p->shards <= 1)
+    if (shards <= 1)
         return true;
-    if (p->shards > LF_SHARDS_MAX || (p->shards & (p->shards - 1)))
-        lf_error_set(err, LF_EARG, "shards must be a power of two and at most %d, not %u", LF_SHARDS_MAX, p->shards);
-    else if (p->shards > p->batch)
-        lf_error_set(err, LF_EARG, "a batch of %u rows cannot be cut into %u shards", p->batch, p->shards);
+    if (shards > LF_SHARDS_MAX || (shards & (shards - 1)))
+        lf_error_set(err, LF_EARG, "shards must be a power of two and at most %d, not %u", LF_SHARDS_MAX, shards);
+    else if (shards > batch)
+        lf_error_set(err, LF_EARG, "a batch of %u rows cannot be cut into %u shards", batch, shards);
     else
         return true;
     return false;

@@ -310,6 +310,8 @@ static bool choose_shards(training *t, lf_error *err)
         devices += t->rank_devices[i];
     if (!t->shards)
         t->shards = shards_for(devices);
+    if (!lf_shards_check(t->shards, t->p->batch, err))
+        return false;
     if (t->shards >= devices)
         return true;
     lf_error_set(err, LF_EARG, "%u shards are too few for %u devices: each needs at least one", t->shards, devices);

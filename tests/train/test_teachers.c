@@ -17,8 +17,7 @@ static lf_model *make_teacher(const char *path)
     run_well(t);
     lf_model *model = t->params.model;
     t->params.model = NULL;
-    lf_dataset_close(t->params.data);
-    free(t);
+    end(t);
     return model;
 }
 
