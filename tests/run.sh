@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing, builds with warnings as errors, once plainly and once with sanitizers, and runs every test in
-# both. The last line counts them; the exit status is 0 if none failed.
+# both. The last line counts them; the exit status is 0 if none failed. -DLAVAFLOW_LONG_TESTS=ON adds what takes longer.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . workflows/setup.sh
