@@ -310,8 +310,7 @@ typedef struct lf_exchange_part {
 } lf_exchange_part;
 
 // A tensor that needs the sum over all shards where this program holds some of them. The parts stand when segment
-// `after` has run; the total, which is of the same shape, must be written before segment `before` runs. It may be the
-// same tensor as one of the parts.
+// `after` has run; the total, which takes the place of the first part, must be written before segment `before` runs.
 typedef struct lf_exchange {
     lf_tensor_id total;
     uint32_t after, before; // after < before

@@ -137,18 +137,16 @@ static void lose(void *user, unsigned device, uint64_t step, const char *why)
 
 static bool create_team(lf_session *s, lf_error *err)
 {
-    static const unsigned one_process = 1;
     const lf_session_params *p = &s->p;
     if (is_alone(p)) // what validates or predicts does not fail on request
         return p->optimizer.kind == LF_OPTIMIZER_NONE || lf_faults_read(&s->faults, err);
-    bool several = p->rank_count > 1;
     s->team = lf_team_create(&(lf_team_params){ .replicas = s->replicas,
                                                 .count = p->device_count,
                                                 .shards = p->shards,
                                                 .even = p->even_shards,
-                                                .rank = several ? p->rank : 0,
-                                                .rank_count = several ? p->rank_count : 1,
-                                                .rank_devices = several ? p->rank_devices : &one_process,
+                                                .rank = p->rank,
+                                                .rank_count = p->rank_count,
+                                                .rank_devices = p->rank_devices,
                                                 .compile = compile_held,
                                                 .lost = lose,
                                                 .user = s },

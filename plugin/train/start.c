@@ -102,15 +102,6 @@ uint64_t lf_training_group_end(const training *t, uint64_t step)
     return step - in_epoch + (end < t->epoch_steps ? end : t->epoch_steps);
 }
 
-static lf_session_params evaluation_of(const training *t)
-{
-    lf_session_params evaluate = validation_params(t->p, t->model);
-    evaluate.devices = &t->used[t->validates_on];
-    evaluate.device_count = 1;
-    evaluate.weights = t->session;
-    return evaluate;
-}
-
 // They share the memory for rows: both whole if they fit, else half of it each.
 static uint64_t budget_of(const training *t, lf_error *err)
 {
@@ -130,7 +121,10 @@ bool lf_training_open_validation(training *t, lf_error *err)
 {
     lf_session_destroy(t->validation);
     t->validates_on = lf_session_primary(t->session);
-    lf_session_params evaluate = evaluation_of(t);
+    lf_session_params evaluate = validation_params(t->p, t->model);
+    evaluate.devices = &t->used[t->validates_on];
+    evaluate.device_count = 1;
+    evaluate.weights = t->session;
     evaluate.budget = budget_of(t, err);
     evaluate.pass = t->place.epoch;
     t->validation = lf_session_create(&evaluate, err);

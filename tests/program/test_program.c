@@ -169,55 +169,6 @@ static void programs_in_shards_match_their_listings(void **state)
     lf_model_destroy(deep);
 }
 
-// Programs that differ in what they hold alone have the same exchanges, of the same sizes, and the parts of them all
-// cover the shards; a total stands before what needs it, behind what gives to it.
-static void programs_of_other_shards_exchange_the_same(void **state)
-{
-    (void)state;
-    static const lf_layer norms[] = { LINEAR(20, 64), BATCH_NORM(64), ACT(LF_ACT_RELU), LINEAR(64, 32), LINEAR(32, 4) };
-    static const uint32_t first[] = { 0, 1, 2, 5 }, second[] = { 3, 4, 6, 7 };
-    lf_model *model = make_model(norms, COUNT(norms));
-    lf_compile_params params = { .model = model,
-                                 .loss = LF_LOSS_CROSS_ENTROPY,
-                                 .batch = 32,
-                                 .stored = LF_U8,
-                                 .rows = 1000,
-                                 .positions = 1000,
-                                 .steps = 32,
-                                 .shards = 8,
-                                 .held = first,
-                                 .held_count = 4,
-                                 .bucket = 4096,
-                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
-    lf_program *one = lf_program_compile(&params, NULL);
-    params.held = second;
-    lf_program *two = lf_program_compile(&params, NULL);
-    assert_non_null(one);
-    assert_non_null(two);
-    assert_true(one->exchange_count > 4); // batch norm's two and its two gradients, a bucket, the rest
-    assert_int_equal(one->exchange_count, two->exchange_count);
-    size_t floats = 0;
-    for (size_t i = 0; i < one->exchange_count; i++) {
-        const lf_exchange *a = &one->exchanges[i], *b = &two->exchanges[i];
-        const lf_tensor *total = &one->tensors[a->total], *other = &two->tensors[b->total];
-        assert_int_equal(lf_tensor_bytes(total), lf_tensor_bytes(other));
-        assert_true(a->after < a->before && b->after < b->before);
-        assert_true(!i || one->exchanges[i - 1].after <= a->after);
-        uint32_t covered = 0;
-        for (size_t p = 0; p < a->part_count; p++)
-            covered += a->parts[p].count;
-        for (size_t p = 0; p < b->part_count; p++)
-            covered += b->parts[p].count;
-        assert_int_equal(covered, 8);
-        if (total->region == LF_REGION_GRADS)
-            floats += lf_tensor_bytes(total) / sizeof(float);
-    }
-    assert_int_equal(floats, model->block_count); // every number of the gradient once
-    lf_program_destroy(one);
-    lf_program_destroy(two);
-    lf_model_destroy(model);
-}
-
 // Layers that do more than a linear one and an activation, and a teacher.
 static void programs_of_every_layer_match_their_listings(void **state)
 {
@@ -607,7 +558,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(programs_match_their_listings),
         cmocka_unit_test(programs_in_shards_match_their_listings),
-        cmocka_unit_test(programs_of_other_shards_exchange_the_same),
         cmocka_unit_test(programs_of_every_layer_match_their_listings),
         cmocka_unit_test(programs_of_every_update_match_their_listings),
         cmocka_unit_test(hints_stand_behind_what_they_name),
