@@ -7,7 +7,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "abi.h"
 
-#define LF_OPERAND_MAX 8
+#define LF_OPERAND_MAX 9
 
 #ifdef LF_TEXEL
 #define LF_READ(slot, name)       layout(binding = LF_OPERAND_MAX + slot) uniform textureBuffer name##_view;

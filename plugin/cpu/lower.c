@@ -122,6 +122,7 @@ static void tile(cpu_call *call)
         tile_product(call, op->outputs);
         break;
     case LF_OP_LINEAR_DW:
+    case LF_OP_LINEAR_UPDATE:
         call->rows = op->inputs;
         tile_product(call, op->rows);
         break;

@@ -20,6 +20,7 @@ static const char *const names[] = {
     [LF_OP_ACTIVATION_DX] = "lf_activation_dx",
     [LF_OP_LINEAR_DX] = "lf_linear_dx",
     [LF_OP_LINEAR_DW] = "lf_linear_dw",
+    [LF_OP_LINEAR_UPDATE] = "", // programs are not fused here
     [LF_OP_SGD] = "lf_sgd",
     [LF_OP_ADAM] = "lf_adam",
     [LF_OP_RMSPROP] = "lf_rmsprop",
@@ -200,6 +201,7 @@ static void cut_op(cut *c, const lf_op *op)
     case LF_OP_SUM:
         cut_sweep(c, divide_up((uint64_t)op->rows * op->outputs, 4));
         break;
+    case LF_OP_LINEAR_UPDATE:
     case LF_OP_COUNT:
         break;
     }

@@ -47,6 +47,8 @@ static void write_number(FILE *out, const char *name, float value)
 
 static void write_options(FILE *out, const lf_op *op)
 {
+    if (op->kind == LF_OP_LINEAR_UPDATE)
+        fprintf(out, " %s", lf_op_info_of(op->optimizer)->name);
     if (op->activation)
         fprintf(out, " %s", lf_activation_name(op->activation));
     write_number(out, "alpha", op->alpha);
@@ -58,6 +60,7 @@ static void write_options(FILE *out, const lf_op *op)
         fprintf(out, " momentum=%g%s", (double)op->momentum, op->nesterov ? " nesterov" : "");
     if (op->weight_decay != 0)
         fprintf(out, " weight_decay=%g%s", (double)op->weight_decay, op->decoupled ? " decoupled" : "");
+    write_number(out, "bias_decay", op->bias_decay);
     if (op->kind == LF_OP_DROPOUT)
         fprintf(out, " rate=%g layer=%u", (double)op->rate, op->stream);
     if (op->kind == LF_OP_LAYER_NORM || op->kind == LF_OP_BATCH_STATS || op->kind == LF_OP_BATCH_TOTALS)

@@ -3,12 +3,6 @@
 // walked and a barrier of either round is kept: the one on the first operations covers the wrap from step to step.
 #include "program/hazards.h"
 
-static bool overlap(const lf_tensor *a, const lf_tensor *b)
-{
-    return a->region == b->region && a->offset < b->offset + lf_tensor_bytes(b) &&
-           b->offset < a->offset + lf_tensor_bytes(a);
-}
-
 // Shards write to rows of their own in the one tensor of metrics.
 static bool lie_apart(const lf_op *a, const lf_op *b, const lf_tensor *tensor)
 {
@@ -21,7 +15,7 @@ static bool conflict(const lf_program *program, const lf_op *earlier, const lf_o
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         for (unsigned j = 0; j < LF_OPERAND_MAX; j++) {
             const lf_tensor *a = lf_op_tensor(program, earlier, i), *b = lf_op_tensor(program, later, j);
-            if (a && b && (first->operands[i].written || second->operands[j].written) && overlap(a, b) &&
+            if (a && b && (first->operands[i].written || second->operands[j].written) && lf_tensors_overlap(a, b) &&
                 !lie_apart(earlier, later, a))
                 return true;
         }

@@ -15,6 +15,12 @@ size_t lf_tensor_bytes(const lf_tensor *tensor)
     return (size_t)tensor->rows * tensor->cols * lf_dtype_size(tensor->type);
 }
 
+bool lf_tensors_overlap(const lf_tensor *a, const lf_tensor *b)
+{
+    return a->region == b->region && a->offset < b->offset + lf_tensor_bytes(b) &&
+           b->offset < a->offset + lf_tensor_bytes(a);
+}
+
 const lf_tensor *lf_op_tensor(const lf_program *program, const lf_op *op, unsigned operand)
 {
     lf_tensor_id id = op->operands[operand];

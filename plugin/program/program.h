@@ -54,6 +54,7 @@ typedef struct lf_tensor {
     size_t offset;       // bytes from the start of the region, a multiple of 256
 } lf_tensor;
 size_t lf_tensor_bytes(const lf_tensor *tensor);
+bool lf_tensors_overlap(const lf_tensor *a, const lf_tensor *b);
 
 typedef int32_t lf_tensor_id; // index into lf_program.tensors
 #define LF_NO_TENSOR (-1)
@@ -72,6 +73,7 @@ typedef enum lf_op_kind {
     LF_OP_ACTIVATION_DX, // dx = dy ⊙ act'(saved)
     LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
+    LF_OP_LINEAR_UPDATE, // the same, and at once what `optimizer` does with them; gradients are kept nowhere. fuse.c
     // Optimizers, see names.c's table for operands; g = clamp(scale · grads, ±clip_value), scale 1 without operand, no
     // clamp where clip_value is 0. They do nothing at a step whose schedule row has updates 0.
     LF_OP_SGD,
@@ -130,6 +132,17 @@ enum {
 enum { LF_ACTIVATION_DX_DY, LF_ACTIVATION_DX_SAVED, LF_ACTIVATION_DX_DX };
 enum { LF_LINEAR_DX_DY, LF_LINEAR_DX_KERNEL, LF_LINEAR_DX_SAVED, LF_LINEAR_DX_DX };
 enum { LF_LINEAR_DW_X, LF_LINEAR_DW_DY, LF_LINEAR_DW_DKERNEL, LF_LINEAR_DW_DBIAS };
+enum {
+    LF_LINEAR_UPDATE_X,
+    LF_LINEAR_UPDATE_DY,
+    LF_LINEAR_UPDATE_SCHEDULE,
+    LF_LINEAR_UPDATE_KERNEL,
+    LF_LINEAR_UPDATE_KERNEL_M,
+    LF_LINEAR_UPDATE_KERNEL_V,
+    LF_LINEAR_UPDATE_BIAS,
+    LF_LINEAR_UPDATE_BIAS_M,
+    LF_LINEAR_UPDATE_BIAS_V,
+};
 enum { // the optimizers; views of one range of the blocks; `scale` is one number
     LF_UPDATE_SCHEDULE,
     LF_UPDATE_GRADS,
@@ -174,7 +187,7 @@ enum {
     LF_BATCH_TOTALS_VARIANCE,
 };
 
-#define LF_OPERAND_MAX 8
+#define LF_OPERAND_MAX 9
 
 typedef struct lf_operand_info {
     const char *role;
@@ -203,6 +216,8 @@ typedef struct lf_op {
     float beta1, beta2, eps;  // adam, lion, lamb; rmsprop: beta2, eps
     float momentum;           // sgd, rmsprop
     float weight_decay;
+    lf_op_kind optimizer;           // linear_update: sgd, adam, rmsprop or lion
+    float bias_decay;               // linear_update: weight_decay of the bias
     float clip_value;               // optimizers; 0: none
     float clip_norm;                // clip
     float share;                    // soften, average, value_loss
@@ -283,6 +298,7 @@ typedef struct lf_compile_params {
     } distill;                           // the teachers' outputs stand beside the targets
     lf_loss loss;                        // LF_LOSS_NONE: forward only (predict)
     lf_loss_options loss_options;
+    bool fuses;             // steps run whole, and nobody else reads the gradients: a backend may do without them
     bool tf32;              // large products may round their operands to 11 bits, where a device gains by it
     bool weighted;          // rows have weights
     bool accumulates;       // several batches share an update: see `begins` and `updates` of the schedule
@@ -341,6 +357,11 @@ typedef struct lf_program {
 // Compiles. NULL on failure, with a message that names the option.
 lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
 void lf_program_destroy(lf_program *program);
+
+// The same program over the same regions with the optimizer inside the products that make its gradients (linear_update),
+// where `fuses` allows it and nothing comes between them; a plain copy where there is nothing to fuse. Equal bits, as
+// far as a backend computes both alike. Segments keep their numbers. Borrows what `program` does. NULL: out of memory.
+lf_program *lf_program_fuse(const lf_program *program, lf_error *err);
 
 // Whether a batch of so many rows can be cut into so many shards.
 bool lf_shards_check(uint32_t shards, uint32_t batch, lf_error *err);

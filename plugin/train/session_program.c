@@ -1,5 +1,8 @@
 #include "train/session_program.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 // A stretch's schedule, order and metrics take about 30 bytes a row on the device.
 enum { STRETCH_ROWS = 1 << 20 };
 // Gradients leave for the other devices in pieces of at least so many bytes, while the backward pass goes on.
@@ -95,6 +98,7 @@ lf_program *lf_session_compile_held(const lf_session_params *p, uint32_t rows, c
     uint64_t whole = lf_session_unit(p, part), most = STRETCH_ROWS / whole * whole,
              all = (part->rows + whole - 1) / whole * whole;
     uint32_t positions = (uint32_t)(all < most ? all : most < whole ? whole : most);
+    const char *fuse = getenv("LAVAFLOW_FUSE");
     lf_compile_params compile = { .model = p->model,
                                   .loss = p->loss,
                                   .loss_options = p->loss_options,
@@ -102,6 +106,7 @@ lf_program *lf_session_compile_held(const lf_session_params *p, uint32_t rows, c
                                   .optimizer = p->optimizer,
                                   .accumulates = lf_session_together(p, part) > 1,
                                   .average = p->average,
+                                  .fuses = p->shards <= 1 && (!fuse || strcmp(fuse, "0") != 0),
                                   .tf32 = p->tf32,
                                   .batch = p->batch,
                                   .stored = part->stored,

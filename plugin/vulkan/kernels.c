@@ -57,7 +57,7 @@ static const spirv codes[][2] = {
     [KERNEL_ADVANCE] = BOTH(advance),
 };
 _Static_assert(sizeof codes / sizeof *codes == KERNEL_COUNT, "code for each kernel");
-_Static_assert(LF_OPERAND_MAX == 8, "shaders/common.glsl counts the texel buffers from the same number");
+_Static_assert(LF_OPERAND_MAX == 9, "shaders/common.glsl counts the texel buffers from the same number");
 
 const char *vk_kernel_name(unsigned kernel)
 {

@@ -460,6 +460,7 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
     case LF_OP_TRUST:
         lower_scale(dev, prog, op, call);
         break;
+    case LF_OP_LINEAR_UPDATE:
     case LF_OP_COUNT:
         break;
     }
