@@ -73,6 +73,10 @@ function Results:trained(t, history)
     set(name, history[name])
   end
   set("devices", results.device_ids(history.devices))
+  if history.shards > 1 then
+    set("reduce", t.reduce)
+    set("balance", t.balance)
+  end
   if #history.devices > 1 then add_devices(self, t, history, set) end
   set("monitor", t.monitor)
   for i, teacher in ipairs(t.teachers or {}) do

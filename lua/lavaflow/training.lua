@@ -47,6 +47,7 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
   shards = { "whole", min = 1, max = SHARDS_MAX },
   precision = { "choice", of = { "f32", "tf32" }, default = "f32" },
   balance = { "choice", of = { "speed", "even" }, default = "speed" },
+  reduce = { "choice", of = { "exact", "fast" }, default = "exact" },
   name = { "name" },
   progress = { "boolean", default = false },
   record = PATH,
@@ -94,6 +95,8 @@ training.rules = options.declare("lf.train", options.merge(rules.loss, rules.dev
 ---   that they are divided among. The least that is not below the number of devices; 1 for one
 --- @field precision? "f32"|"tf32" "tf32" lets large products round what they multiply to 11 bits, "f32"
 --- @field balance? "speed"|"even" how the shards are divided among devices, "speed"
+--- @field reduce? "exact"|"fast" "fast" adds up what devices exchange in whatever order is fastest, so that the result
+---   depends on the devices, "exact"
 --- @field name? string in metrics and progress, "train"
 --- @field progress? boolean prints how it goes; false outside a workflow
 --- @field record? string run file of this training; outside a workflow

@@ -158,6 +158,16 @@ local function describe(infos)
   return #about > 0 and table.concat(about, ", ") or "no device"
 end
 
+-- Whether a training's bits follow from its shards and the kind of its devices; those of a fast sum depend on the
+-- devices' number and on who has which shard.
+local function repeats(training, instead)
+  if training["@reduce"] ~= "fast" then return true end
+  local _, commas = training["@devices"]:gsub(",", "")
+  local count = commas + 1
+  return training["@ranks"] == 1 and not training["@lost"] and (count == 1 or training["@balance"] == "even") and
+    (not instead or #instead == count)
+end
+
 -- The devices of each step, whether all are of the kinds of the run, and what they are.
 local function devices_of(run, given)
   local recorded, now = match_devices(run.entry.system)
@@ -183,6 +193,7 @@ local function devices_of(run, given)
     of_step[step.name] = kind and specs or given.devices
   end
   for id in pairs(recorded) do same = same and needed[id] ~= nil end -- else a step went on on another device
+  for _, training in ipairs(run:trainings()) do same = same and repeats(run.entry.metrics[training], instead) end
   return of_step, same, describe(all)
 end
 

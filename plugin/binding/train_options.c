@@ -145,6 +145,7 @@ static void read_devices(lua_State *L, int options, lf_train_params *p)
     lua_remove(L, -2);
     p->shards = (uint32_t)lf_field_integer(L, options, "shards", 0, 0, LF_SHARDS_MAX);
     p->even_shards = !strcmp(lf_need_string(L, options, "balance"), "even");
+    p->fast = !strcmp(lf_field_string(L, options, "reduce", "exact"), "fast");
 }
 
 // What the training watches, and the files that it keeps.

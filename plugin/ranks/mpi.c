@@ -32,6 +32,7 @@ static const struct {
     { "MPI_Bcast", offsetof(lf_mpi, bcast) },
     { "MPI_Allgatherv", offsetof(lf_mpi, allgatherv) },
     { "MPI_Iallgather", offsetof(lf_mpi, iallgather) },
+    { "MPI_Allreduce", offsetof(lf_mpi, allreduce) },
     { "MPI_Isend", offsetof(lf_mpi, isend) },
     { "MPI_Irecv", offsetof(lf_mpi, irecv) },
     { "MPI_Wait", offsetof(lf_mpi, wait) },
@@ -82,12 +83,16 @@ static void set_handles(lf_mpi *mpi, void *library)
     if (mpi->mpich) { // the values that MPICH's ABI initiative keeps fixed
         mpi->world = 0x44000000;
         mpi->byte = 0x4c00010d;
+        mpi->real = 0x4c00040a;
+        mpi->sum = 0x58000003;
         mpi->errors_return = 0x54000001;
         mpi->no_status = (void *)(intptr_t)1;
         mpi->in_place = (void *)(intptr_t)-1;
     } else {
         mpi->world = (lf_mpi_handle)world;
         mpi->byte = (lf_mpi_handle)dlsym(library, "ompi_mpi_byte");
+        mpi->real = (lf_mpi_handle)dlsym(library, "ompi_mpi_float");
+        mpi->sum = (lf_mpi_handle)dlsym(library, "ompi_mpi_op_sum");
         mpi->errors_return = (lf_mpi_handle)dlsym(library, "ompi_mpi_errors_return");
         mpi->no_status = NULL;
         mpi->in_place = (void *)(intptr_t)1;
@@ -108,8 +113,9 @@ bool lf_mpi_open(lf_mpi *mpi, bool mpich_first, lf_error *err)
         memcpy((char *)mpi + functions[i].offset, &symbol, sizeof symbol);
     }
     set_handles(mpi, library);
-    if (!mpi->byte || !mpi->errors_return) {
-        lf_error_set(err, LF_EUNSUPPORTED, "MPI: %s has ompi_mpi_comm_world, but not ompi_mpi_byte and _errors_return",
+    if (!mpi->byte || !mpi->real || !mpi->sum || !mpi->errors_return) {
+        lf_error_set(err, LF_EUNSUPPORTED,
+                     "MPI: %s has ompi_mpi_comm_world, but not ompi_mpi_byte, _float, _op_sum and _errors_return",
                      mpi->name);
         return false;
     }

@@ -38,6 +38,8 @@ typedef struct lf_mpi {
                       lf_mpi_handle all_type, lf_mpi_handle comm);
     int (*iallgather)(const void *mine, int count, lf_mpi_handle type, void *all, int each, lf_mpi_handle all_type,
                       lf_mpi_handle comm, lf_mpi_slot *request);
+    int (*allreduce)(const void *mine, void *total, int count, lf_mpi_handle type, lf_mpi_handle op,
+                     lf_mpi_handle comm);
     int (*isend)(const void *bytes, int count, lf_mpi_handle type, int to, int tag, lf_mpi_handle comm,
                  lf_mpi_slot *request);
     int (*irecv)(void *bytes, int count, lf_mpi_handle type, int from, int tag, lf_mpi_handle comm,
@@ -45,7 +47,7 @@ typedef struct lf_mpi {
     int (*wait)(lf_mpi_slot *request, void *status);
     int (*test)(lf_mpi_slot *request, int *done, void *status);
 
-    lf_mpi_handle world, byte, errors_return;
+    lf_mpi_handle world, byte, real, sum, errors_return; // real: MPI_FLOAT; sum: MPI_SUM
     void *no_status, *in_place; // MPI_STATUS_IGNORE, MPI_IN_PLACE
     bool mpich;                 // the family
     char name[256];             // of the library

@@ -48,6 +48,9 @@ typedef struct lf_ranks_part {
 // and come back from it. `total` may be one of the `values`; the others are overwritten.
 bool lf_ranks_sum(lf_ranks_part *parts, size_t part_count, float *total, size_t n, lf_error *err);
 
+// The sum of `mine` [n] of all ranks, added up in whatever order MPI likes, into `total` [n], which is other memory.
+bool lf_ranks_add(const float *mine, float *total, size_t n, lf_error *err);
+
 // Ends all ranks at once.
 _Noreturn void lf_ranks_abort(int exit_status);
 

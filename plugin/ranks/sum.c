@@ -122,6 +122,24 @@ bool lf_ranks_sum_by(lf_sum_way way, const lf_ranks_part *parts, size_t part_cou
     return way == LF_SUM_GATHERED ? sum_gathered(&plan, total, n, err) : lf_ranks_sum_sliced(&plan, total, n, err);
 }
 
+bool lf_ranks_add(const float *mine, float *total, size_t n, lf_error *err)
+{
+    const size_t most = (size_t)1 << 28; // MPI counts in int
+    const lf_ranks_world *world = lf_ranks_get();
+    const lf_mpi *mpi = &world->mpi;
+    if (!world->open)
+        return memcpy(total, mine, n * sizeof *mine) != NULL;
+    for (size_t done = 0; done < n;) {
+        size_t piece = n - done < most ? n - done : most;
+        if (!lf_mpi_check(mpi,
+                          mpi->allreduce(mine + done, total + done, (int)piece, mpi->real, mpi->sum, world->comm),
+                          "MPI_Allreduce", err))
+            return false;
+        done += piece;
+    }
+    return true;
+}
+
 bool lf_ranks_sum(lf_ranks_part *parts, size_t part_count, float *total, size_t n, lf_error *err)
 {
     return lf_ranks_sum_by(LF_SUM_BY_SIZE, parts, part_count, total, n, err);

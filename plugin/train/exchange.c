@@ -27,6 +27,7 @@ struct lf_exchanger {
     lf_ranks_part *ranks; // of all processes, ascending; one per neighbourhood of a process's shards
     size_t rank_count;
     uint32_t process, process_count;
+    bool fast;
     unsigned members;
     size_t next; // sum to be made
     pthread_mutex_t lock;
@@ -56,7 +57,14 @@ static float *add_own(lf_exchanger *x, sum *s, uint32_t first, uint32_t count)
     return list ? s->parts[at] : NULL;
 }
 
-static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
+static void swap_total(sum *s)
+{
+    float *total = s->parts[0];
+    s->parts[0] = s->total;
+    s->total = total;
+}
+
+static bool add_along_tree(lf_exchanger *x, sum *s, lf_error *err)
 {
     bool ok = true;
     for (size_t i = 0; ok && i < x->rank_count; i++) {
@@ -70,12 +78,47 @@ static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
         lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %zu parts", x->part_count);
     else if (x->process_count > 1)
         ok = lf_ranks_sum(x->ranks, x->rank_count, s->total, s->size, err);
-    else { // the first part's memory holds it
-        float *total = s->parts[0];
-        s->parts[0] = s->total;
-        s->total = total;
-    }
+    else // the first part's memory holds it
+        swap_total(s);
     return ok;
+}
+
+// What the parts of a member come to, in the memory of its first one.
+static void add_of_member(lf_exchanger *x, sum *s, unsigned member)
+{
+    float *first = NULL;
+    for (size_t i = 0; i < x->part_count; i++) {
+        if (x->parts[i].member != member)
+            continue;
+        if (first)
+            lf_tree_add(first, s->parts[i], s->size);
+        else
+            first = s->parts[i];
+    }
+}
+
+static bool is_first_of_member(const lf_exchanger *x, size_t part)
+{
+    size_t i = 0;
+    while (x->parts[i].member != x->parts[part].member)
+        i++;
+    return i == part;
+}
+
+static bool add_fast(lf_exchanger *x, sum *s, lf_error *err)
+{
+    for (size_t i = 1; i < x->part_count; i++)
+        if (is_first_of_member(x, i))
+            lf_tree_add(s->parts[0], s->parts[i], s->size);
+    if (x->process_count > 1)
+        return lf_ranks_add(s->parts[0], s->total, s->size, err);
+    swap_total(s);
+    return true;
+}
+
+static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
+{
+    return x->fast ? add_fast(x, s, err) : add_along_tree(x, s, err);
 }
 
 static bool is_ready(const lf_exchanger *x)
@@ -150,6 +193,7 @@ lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *e
     pthread_cond_init(&x->changed, NULL);
     x->process = params->process;
     x->process_count = params->process_count;
+    x->fast = params->fast;
     x->sums = calloc(params->sum_count + 1, sizeof *x->sums);
     bool ok = x->sums && list_ranks(x, params);
     for (size_t i = 0; ok && i < params->sum_count; i++) {
@@ -262,9 +306,11 @@ float *lf_exchanger_part(lf_exchanger *x, size_t index, uint32_t first, uint64_t
     return values;
 }
 
-void lf_exchanger_give(lf_exchanger *x, size_t index)
+void lf_exchanger_give(lf_exchanger *x, size_t index, unsigned member)
 {
     sum *s = &x->sums[index];
+    if (x->fast)
+        add_of_member(x, s, member);
     pthread_mutex_lock(&x->lock);
     s->given += !x->stopped; // else one might finish a step that another has given up
     bool small = s->size <= SMALL && x->process_count == 1;

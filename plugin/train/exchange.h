@@ -1,6 +1,9 @@
 // Sums over the shards of a batch, between the devices of a process and those of others: members give their parts of a
 // sum, a thread adds them up along the tree, and members take the total. What they do meanwhile is theirs. Sums are
 // numbered as the exchanges of the program are (program.h), and made in that order, step after step. team.c calls this.
+//
+// Fast sums are not made along the tree: each member adds up its own parts before it gives them, then the members' are
+// added in their order, then MPI adds the processes' in an order of its own. Their bits depend on who holds what.
 #ifndef LF_TRAIN_EXCHANGE_H
 #define LF_TRAIN_EXCHANGE_H
 
@@ -15,6 +18,7 @@ typedef struct lf_exchanger lf_exchanger;
 // A neighbourhood of shards that a member of this process sums by itself.
 typedef struct lf_member_part {
     uint32_t first, count;
+    unsigned member; // its number, any that no other has
 } lf_member_part;
 
 typedef struct lf_exchanger_params {
@@ -23,6 +27,7 @@ typedef struct lf_exchanger_params {
     const uint32_t *shares; // [process_count]: shards of each process, which are neighbours; copied
     uint32_t process_count; // more than one: they are opened already (ranks.h)
     uint32_t process;       // this one
+    bool fast;
 } lf_exchanger_params;
 
 lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *err);
@@ -36,7 +41,8 @@ bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_membe
 // Where a member puts its part of a sum of step `step`, once the total before is no longer needed. NULL: it is complete
 // already, or lf_exchanger_stop was called (*stopped).
 float *lf_exchanger_part(lf_exchanger *exchanger, size_t sum, uint32_t first, uint64_t step, bool *stopped);
-void lf_exchanger_give(lf_exchanger *exchanger, size_t sum); // all of the member's parts of a sum are there
+// All of the member's parts of a sum are there.
+void lf_exchanger_give(lf_exchanger *exchanger, size_t sum, unsigned member);
 
 // The total, which the member then has taken. NULL: it will not come, for lf_exchanger_stop was called.
 const float *lf_exchanger_total(lf_exchanger *exchanger, size_t sum, uint64_t step);

@@ -123,13 +123,14 @@ bool lf_train_identity(const lf_train_params *p, const lf_part *part, const lf_s
         ", loss %s, batch %u, shards %u, seed %" PRIu64 ", shuffle %d, rows %" PRIu64
         ", lr %.9g, momentum %.9g, nesterov %d, beta1 %.9g, beta2 %.9g, eps %.9g, weight_decay %.9g"
         ", decay_bias %d, clip_norm %.9g, clip_value %.9g, label_smoothing %.9g, delta %.9g"
-        ", accumulate %u, ema %.9g, schedule %s, %u teachers %s, alpha %.9g, temperature %.9g, live %d, tf32 %d",
+        ", accumulate %u, ema %.9g, schedule %s, %u teachers %s, alpha %.9g, temperature %.9g, live %d, tf32 %d"
+        ", reduce %s",
         data, validation, model, lf_monitor_name(p->monitor), p->min_delta, p->restore_best, lf_loss_name(p->loss),
         p->batch, shards, p->seed, p->shuffle, part->rows, o->lr, (double)o->momentum, o->nesterov, (double)o->beta1,
         (double)o->beta2, (double)o->eps, (double)o->weight_decay, o->decay_bias, (double)o->clip_norm,
         (double)o->clip_value, (double)p->loss_options.label_smoothing, (double)p->loss_options.delta, p->accumulate,
         (double)p->average, schedule, p->teacher_count, teachers, (double)p->alpha, (double)p->temperature, p->live,
-        p->tf32);
+        p->tf32, p->fast ? "fast" : "exact");
     if (length >= 0 && (size_t)length < size)
         return true;
     lf_error_set(err, LF_EARG, "the training's options take %d characters in its checkpoint; at most %zu fit", length,

@@ -64,7 +64,7 @@ static lf_member_outcome give_parts(lf_member *m, size_t index, uint64_t step)
                              &m->replica->error))
             return LF_MEMBER_FAILED;
     }
-    lf_exchanger_give(x, index);
+    lf_exchanger_give(x, index, m->number);
     return fails(m, step, (uint32_t)index + 1) ? LF_MEMBER_FAILED : LF_MEMBER_DONE;
 }
 

@@ -16,6 +16,7 @@ typedef struct lf_member_job {
 } lf_member_job;
 
 typedef struct lf_member {
+    unsigned number;     // in its team
     lf_replica *replica; // borrowed, as all that follows
     lf_exchanger *exchanger;
     const lf_fault *faults;

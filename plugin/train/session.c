@@ -144,6 +144,7 @@ static bool create_team(lf_session *s, lf_error *err)
                                                 .count = p->device_count,
                                                 .shards = p->shards,
                                                 .even = p->even_shards,
+                                                .fast = p->fast,
                                                 .rank = p->rank,
                                                 .rank_count = p->rank_count,
                                                 .rank_devices = p->rank_devices,

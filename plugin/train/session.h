@@ -28,6 +28,7 @@ typedef struct lf_session_params {
     unsigned device_count;
     uint32_t shards;  // of a batch; 0 or 1: none. At least the number of devices of all processes
     bool even_shards; // every device gets as many; else by speed
+    bool fast;        // sums over devices in any order; see exchange.h
     // Processes that train together, and how many devices each has. With several devices at least this one; 0 where one
     // device does all.
     uint32_t rank, rank_count;

@@ -154,6 +154,7 @@ bool lf_training_open(training *t, lf_error *err)
     train.device_count = t->used_count;
     train.shards = t->shards;
     train.even_shards = p->even_shards;
+    train.fast = p->fast;
     train.rank = t->rank;
     train.rank_count = t->rank_count;
     train.rank_devices = t->rank_devices;

@@ -157,7 +157,7 @@ static bool plan(lf_team *team, lf_error *err)
         m->measured_from = team->done;
         for (uint32_t h = 0, size; h < m->held_count; h += size) {
             size = lf_shards_neighbourhood(m->held, m->held_count, h);
-            parts[count++] = (lf_member_part){ m->held[h], size };
+            parts[count++] = (lf_member_part){ m->held[h], size, i };
         }
     }
     qsort(parts, count, sizeof *parts, by_shard);
@@ -335,7 +335,7 @@ lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
         return NULL;
     }
     for (unsigned i = 0; i < params->count; i++) {
-        team->members[i] = (lf_member){ .replica = &params->replicas[i], .job = &team->job };
+        team->members[i] = (lf_member){ .number = i, .replica = &params->replicas[i], .job = &team->job };
         team->threads[i] = (thread){ .team = team, .member = &team->members[i] };
     }
     const char *scatter = getenv("LAVAFLOW_HAND_OUT"); // that it does not matter is what tests show
@@ -367,7 +367,8 @@ static lf_exchanger *make_exchanger(lf_team *team, lf_error *err)
                                                            .sizes = sizes,
                                                            .shares = team->shares,
                                                            .process_count = team->p.rank_count,
-                                                           .process = team->p.rank },
+                                                           .process = team->p.rank,
+                                                           .fast = team->p.fast },
                                    err);
     else
         lf_error_set(err, LF_ENOMEM, "exchange: out of memory");

@@ -16,6 +16,7 @@ typedef struct lf_team_params {
     unsigned count;
     uint32_t shards; // of a batch
     bool even;       // not by speed
+    bool fast;       // see exchange.h
     // Of the processes that train together, this one's number, and how many devices each has.
     uint32_t rank, rank_count;
     const unsigned *rank_devices; // [rank_count], borrowed by lf_team_create

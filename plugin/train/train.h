@@ -113,6 +113,7 @@ typedef struct lf_train_params {
     uint32_t shards;           // of a batch: a power of two, at most its rows; 0: the smallest power of two that is at
                                // least the number of devices of all processes, none for one
     bool even_shards;          // every device gets as many as the others; else by measured speed
+    bool fast;                 // sums over devices are added up in whatever order is fastest; else along the tree
     uint64_t window;           // bytes for resident rows of a device; 0: half of its memory
     const char *checkpoint;    // file written when stopped, and as the next three say; NULL: none
     bool checkpoint_rarely;    // not at the end of every epoch, but at the training's if it took a second

@@ -45,6 +45,23 @@ describe("a training on several devices", function()
     assert.equal(one.digest, train { devices = cpus(3), shards = 8, balance = "even" }.digest)
   end)
 
+  it("adds_up_in_any_order_where_reduce_is_fast", function()
+    local function fast(devices) return train { devices = devices, shards = 8, balance = "even", reduce = "fast" } end
+    local exact = train { devices = { "cpu" }, shards = 8 }
+    local three = fast(cpus(3))
+    assert.not_equal(exact.digest, three.digest)
+    assert.equal(three.digest, fast(cpus(3)).digest)
+    assert.equal(exact.digest, fast { "cpu" }.digest)
+    for i, loss in ipairs(exact.loss) do assert.near(loss, three.loss[i], 1e-4) end
+  end)
+
+  it("goes_on_with_the_reduce_of_its_checkpoint", function()
+    local checkpoint = folder .. "/c.h5"
+    train { devices = cpus(3), max_steps = 4, checkpoint = checkpoint, reduce = "fast" }
+    helper.refused("it was written with reduce fast, but this one has reduce exact", train,
+      { devices = cpus(3), resume = checkpoint })
+  end)
+
   it("says_what_each_device_did", function()
     local history = train { devices = cpus(3), shards = 8, balance = "even" }
     assert.same({ "cpu", 8, 1 }, { history.device, history.shards, history.ranks })
@@ -99,14 +116,16 @@ describe("a training on several devices", function()
   end)
 
   it("records_them_in_its_run_file", function()
-    train { devices = cpus(2), record = folder .. "/run.h5" }
+    train { devices = cpus(2), record = folder .. "/run.h5", reduce = "fast" }
     local entry = core.h5_read(folder .. "/run.h5", "/entry", 100)
     assert.equal("cpu,cpu", entry.parameters.devices)
     assert.same({ "cpu", "cpu,cpu" }, { entry.step_1.device, entry.step_1.devices })
     assert.same({ "cpu", 2 }, { entry.system.device_0.id, entry.system.device_0.count })
     assert.is_nil(entry.system.device_1)
     local attributes = entry.metrics.train
-    assert.same({ 2, "cpu,cpu" }, { attributes["@shards"], attributes["@devices"] })
+    assert.same({ 2, "cpu,cpu", "fast", "speed" },
+      { attributes["@shards"], attributes["@devices"], attributes["@reduce"], attributes["@balance"] })
+    assert.equal("fast", entry.parameters.reduce)
     assert.equal(2, #attributes["@busy"])
     local held = attributes["@shards_held"]
     assert.same({ 1, 1 }, { held[1], held[2] })

@@ -118,6 +118,7 @@ describe("a wrong list of devices", function()
     train("shards: expected a power of two, got 6", { shards = 6 })
     train("shards: expected at most 4, the rows of a batch, got 8", { shards = 8, batch = 4 })
     train('balance: expected one of speed, even, got "fair"', { balance = "fair" })
+    train('reduce: expected one of exact, fast, got "slow"', { reduce = "slow" })
     evaluate('unknown option "shards"', { shards = 2 })
   end)
 

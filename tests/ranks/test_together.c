@@ -73,6 +73,25 @@ static void ranks_are_those_that_were_started(void **state)
     assert_on_all(again_rank == rank && again_count == count);
 }
 
+static void a_plain_sum_is_that_of_all_ranks(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 1, 1000, 300001 };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        float *mine = calloc(2 * sizes[i], sizeof *mine), *total = mine + sizes[i];
+        lf_error err;
+        assert_non_null(mine);
+        for (size_t k = 0; k < sizes[i]; k++)
+            mine[k] = (float)(k % 1000 + rank);
+        must(lf_ranks_add(mine, total, sizes[i], &err), &err);
+        bool right = true;
+        for (size_t k = 0; k < sizes[i]; k++)
+            right = right && total[k] == (float)(count * (k % 1000) + count * (count - 1) / 2);
+        free(mine);
+        assert_on_all(right);
+    }
+}
+
 static void a_broadcast_brings_the_bytes_of_rank_0(void **state)
 {
     (void)state;
@@ -259,6 +278,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_are_those_that_were_started),
         cmocka_unit_test(a_meeting_waits_for_ranks_that_come_late),
+        cmocka_unit_test(a_plain_sum_is_that_of_all_ranks),
         cmocka_unit_test(a_broadcast_brings_the_bytes_of_rank_0),
         cmocka_unit_test(a_gather_brings_the_bytes_of_all_in_their_order),
         cmocka_unit_test(a_barrier_waits_for_the_last),

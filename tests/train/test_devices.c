@@ -124,6 +124,45 @@ static void weights_accumulation_and_windows_are_no_exception(void **state)
     end(one);
 }
 
+static trial *begin_fast(unsigned devices)
+{
+    trial *t = begin_crossing(devices);
+    t->params.fast = true;
+    t->params.even_shards = true;
+    return t;
+}
+
+static void assert_near(const trial *a, const trial *b)
+{
+    assert_int_equal(a->loss_count, b->loss_count);
+    for (uint64_t i = 0; i < a->loss_count; i++)
+        if (!(fabs(a->losses[i] - b->losses[i]) < 1e-4 * (1 + fabs(a->losses[i]))))
+            fail_msg("loss of step %d: %.9g, and %.9g", (int)i + 1, a->losses[i], b->losses[i]);
+}
+
+static void fast_sums_change_rounding_alone_and_the_same_devices_repeat_them(void **state)
+{
+    (void)state;
+    trial *one = run_well(begin_crossing(1)), *fast = run_well(begin_fast(1));
+    assert_same(one, fast); // nothing is exchanged
+    end(fast);
+    trial *three = run_well(begin_fast(3)), *again = run_well(begin_fast(3));
+    assert_same(three, again);
+    assert_near(one, three);
+    assert_string_not_equal(one->result.digest, three->result.digest);
+    end(again);
+    char faults[64] = "";
+    lose(faults, sizeof faults, 2, 9, 1);
+    setenv("LAVAFLOW_FAULT", faults, 1);
+    again = run_well(begin_fast(3));
+    unsetenv("LAVAFLOW_FAULT");
+    assert_true(again->result.devices[1].lost);
+    assert_near(one, again);
+    end(again);
+    end(three);
+    end(one);
+}
+
 static void shards_change_rounding_alone(void **state)
 {
     (void)state;
@@ -132,10 +171,7 @@ static void shards_change_rounding_alone(void **state)
         use(cut, 2, 8);
         run_well(whole);
         run_well(cut);
-        assert_int_equal(whole->loss_count, cut->loss_count);
-        for (uint64_t i = 0; i < whole->loss_count; i++)
-            if (!(fabs(whole->losses[i] - cut->losses[i]) < 1e-4 * (1 + fabs(whole->losses[i]))))
-                fail_msg("loss of step %d: %.9g, in shards %.9g", (int)i + 1, whole->losses[i], cut->losses[i]);
+        assert_near(whole, cut);
         assert_true(whole->last.lr == cut->last.lr);
         end(whole);
         end(cut);
@@ -355,6 +391,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(any_number_of_devices_gives_the_bits_of_one),
         cmocka_unit_test(any_hand_out_of_shards_gives_equal_bits),
         cmocka_unit_test(weights_accumulation_and_windows_are_no_exception),
+        cmocka_unit_test(fast_sums_change_rounding_alone_and_the_same_devices_repeat_them),
         cmocka_unit_test(shards_change_rounding_alone),
         cmocka_unit_test(batch_norm_and_dropout_are_over_the_whole_batch),
         cmocka_unit_test(a_lost_device_changes_no_bit),

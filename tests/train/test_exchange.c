@@ -12,7 +12,7 @@
 
 enum { SIZE = 5, MEMBERS = 3 };
 // Four shards: the second member has two of them.
-static const lf_member_part parts[MEMBERS] = { { 0, 1 }, { 1, 1 }, { 2, 2 } };
+static const lf_member_part parts[MEMBERS] = { { 0, 1, 0 }, { 1, 1, 1 }, { 2, 2, 2 } };
 static const size_t sizes[] = { SIZE, SIZE };
 
 static lf_exchanger *create(void)
@@ -35,7 +35,7 @@ static bool give(lf_exchanger *x, size_t sum, unsigned member, uint64_t step)
         return false;
     for (unsigned i = 0; i < SIZE; i++)
         values[i] = (float)(100 * step + 10 * sum + member) + (float)i;
-    lf_exchanger_give(x, sum);
+    lf_exchanger_give(x, sum, member);
     return true;
 }
 
@@ -82,7 +82,7 @@ static void a_part_that_comes_after_the_stop_completes_nothing(void **state)
 static void a_complete_sum_outlives_the_member_that_gave_to_it(void **state)
 {
     (void)state;
-    static const lf_member_part left[] = { { 0, 2 }, { 2, 2 } };
+    static const lf_member_part left[] = { { 0, 2, 0 }, { 2, 2, 2 } };
     lf_error err;
     bool stopped;
     lf_exchanger *x = create();
@@ -104,6 +104,39 @@ static void a_complete_sum_outlives_the_member_that_gave_to_it(void **state)
     lf_exchanger_take(x, 0);
     assert_non_null(lf_exchanger_part(x, 1, 2, 0, &stopped)); // but this must
     lf_exchanger_destroy(x);
+}
+
+// Numbers whose sum tells the order in which they were added.
+static void a_fast_sum_adds_each_members_parts_first_and_the_members_in_order(void **state)
+{
+    (void)state;
+    static const lf_member_part apart[] = { { 0, 1, 4 }, { 1, 1, 2 }, { 2, 1, 4 }, { 3, 1, 2 } };
+    static const float values[] = { 1e8f, 1e8f, -1e8f, -1e8f };
+    static const uint32_t shares[] = { 4 };
+    for (int fast = 0; fast < 2; fast++) {
+        lf_error err;
+        bool stopped;
+        lf_exchanger *x = lf_exchanger_create(
+            &(lf_exchanger_params){
+                .sum_count = 1, .sizes = sizes, .shares = shares, .process_count = 1, .fast = fast },
+            &err);
+        assert_true(x && lf_exchanger_plan(x, 2, apart, 4, 0, &err));
+        for (unsigned member = 2; member <= 4; member += 2) {
+            for (unsigned i = 0; i < 4; i++)
+                for (unsigned k = 0; apart[i].member == member && k < SIZE; k++)
+                    lf_exchanger_part(x, 0, apart[i].first, 0, &stopped)[k] = values[i] + (i == 0 ? 8.f * (float)k : 0);
+            lf_exchanger_give(x, 0, member);
+        }
+        const float *total = lf_exchanger_total(x, 0, 0);
+        assert_non_null(total);
+        for (unsigned k = 0; k < SIZE; k++) {
+            const float first = values[0] + 8.f * (float)k;
+            assert_true(total[k] == (fast ? (first + values[2]) + (values[1] + values[3])
+                                          : (first + values[1]) + (values[2] + values[3])));
+        }
+        assert_int_equal(total[1] == 8, fast); // so the two differ
+        lf_exchanger_destroy(x);
+    }
 }
 
 static void shards_go_by_speed_and_everyone_has_one(void **state)
@@ -146,6 +179,7 @@ int main(void)
         cmocka_unit_test(totals_come_step_after_step),
         cmocka_unit_test(a_part_that_comes_after_the_stop_completes_nothing),
         cmocka_unit_test(a_complete_sum_outlives_the_member_that_gave_to_it),
+        cmocka_unit_test(a_fast_sum_adds_each_members_parts_first_and_the_members_in_order),
         cmocka_unit_test(shards_go_by_speed_and_everyone_has_one),
         cmocka_unit_test(a_random_hand_out_leaves_nobody_out),
     };

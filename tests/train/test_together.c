@@ -1,6 +1,6 @@
 // One process of several that train together; together.sh starts them and compares what they say. The environment tells
 // what to do: DEVICES (openings a process), WINDOW (bytes), SAYS (a file that the first process writes digest or error
-// to), CHECKPOINT, STOP_AFTER (steps), RESUME, DIFFERENT (a process whose seed is another), KILLED (a process that
+// to), CHECKPOINT, STOP_AFTER (steps), RESUME, FAST (sums of any order), DIFFERENT (a process whose seed is another), KILLED (a process that
 // kills itself after STOP_AFTER steps).
 #include <math.h>
 #include <unistd.h>
@@ -48,6 +48,8 @@ static trial *begin_shared(void)
     t->params.device_count = (unsigned)atoi(of("DEVICES", "1"));
     t->params.shards = 8;
     t->params.window = (uint64_t)atol(of("WINDOW", "0"));
+    t->params.fast = getenv("FAST");
+    t->params.even_shards = t->params.fast;
     t->params.checkpoint = of("CHECKPOINT", NULL);
     t->params.resume = of("RESUME", NULL);
     return t;

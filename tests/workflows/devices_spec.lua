@@ -159,6 +159,21 @@ describe("verify", function()
     helper.has(verify("--device", "cpu,cpu"), "verified: the same bits on cpu (")
   end)
 
+  it("promises_the_bits_of_fast_sums_on_as_many_devices_alone", function()
+    local bits, bound = "verified: the same bits on cpu (", "verified: the bound of another device"
+    flow('"all"', 'shards = 8, reduce = "fast", balance = "even"')
+    run(nil, "--device", "cpu,cpu,cpu")
+    helper.has(verify(), bits)
+    helper.has(verify("--device", "cpu,cpu,cpu"), bits)
+    for _, devices in ipairs { "cpu", "cpu,cpu" } do helper.has(verify("--device", devices), bound) end
+    flow('"all"', 'shards = 8, reduce = "fast"') -- who has which shard goes by the clock
+    run(nil, "--device", "cpu,cpu,cpu")
+    helper.has(verify(), bound)
+    run(nil, "--device", "cpu")
+    helper.has(verify(), bits)
+    helper.has(verify("--device", "cpu,cpu,cpu"), bound)
+  end)
+
   it("keeps_to_the_bound_where_the_devices_were_of_several_kinds", function()
     if not pcall(core.find_device, "vulkan:0") then pending "vulkan:0 is not there" return end
     flow('"all"', "")
