@@ -176,10 +176,10 @@ bool lf_ranks_barrier(lf_error *err)
     return !world.open || lf_mpi_check(&world.mpi, world.mpi.barrier(world.comm), "MPI_Barrier", err);
 }
 
-static bool broadcast_from(uint32_t root, void *bytes, size_t size, lf_error *err)
+bool lf_ranks_broadcast_from(uint32_t root, void *bytes, size_t size, lf_error *err)
 {
     const size_t most = (size_t)1 << 30; // MPI counts in int
-    for (size_t done = 0; done < size;) {
+    for (size_t done = 0; world.open && done < size;) {
         size_t piece = size - done < most ? size - done : most;
         if (!lf_mpi_check(&world.mpi,
                           world.mpi.bcast((char *)bytes + done, (int)piece, world.mpi.byte, (int)root, world.comm),
@@ -192,7 +192,7 @@ static bool broadcast_from(uint32_t root, void *bytes, size_t size, lf_error *er
 
 bool lf_ranks_broadcast(void *bytes, size_t size, lf_error *err)
 {
-    return !world.open || broadcast_from(0, bytes, size, err);
+    return lf_ranks_broadcast_from(0, bytes, size, err);
 }
 
 // Seldom called and with little, so one broadcast after the other is soon enough.
@@ -200,7 +200,29 @@ bool lf_ranks_gather(const void *mine, size_t size, void *all, lf_error *err)
 {
     memmove((char *)all + world.rank * size, mine, size);
     for (uint32_t r = 0; world.open && r < world.count; r++)
-        if (!broadcast_from(r, (char *)all + r * size, size, err))
+        if (!lf_ranks_broadcast_from(r, (char *)all + r * size, size, err))
             return false;
     return true;
+}
+
+bool lf_ranks_agree(bool ok, lf_error *err)
+{
+    if (!world.open)
+        return ok;
+    const lf_code own = ok ? LF_OK : err->code;
+    lf_code *all = calloc(world.count, sizeof *all);
+    if (!all) {
+        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", world.count);
+        return false;
+    }
+    bool gathered = lf_ranks_gather(&own, sizeof own, all, err);
+    uint32_t first = 0; // that has failed
+    while (gathered && first < world.count && all[first] == LF_OK)
+        first++;
+    free(all);
+    if (!gathered || first == world.count)
+        return gathered;
+    if (lf_ranks_broadcast_from(first, err, sizeof *err, err) && first)
+        lf_error_prefix(err, "process %u", first);
+    return false;
 }

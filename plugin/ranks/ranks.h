@@ -26,10 +26,15 @@ bool lf_ranks_open(uint32_t *rank, uint32_t *count, lf_error *err);
 void lf_ranks_close(void);
 
 bool lf_ranks_barrier(lf_error *err);
-// From rank 0 to all.
+// From rank 0, or `root`, to all.
 bool lf_ranks_broadcast(void *bytes, size_t size, lf_error *err);
+bool lf_ranks_broadcast_from(uint32_t root, void *bytes, size_t size, lf_error *err);
 // `mine` of every rank, in their order, into `all` [count * size].
 bool lf_ranks_gather(const void *mine, size_t size, void *all, lf_error *err);
+
+// Whether all have done well. Else false on all, with the error of the first one that has not, which names its rank
+// unless that is 0.
+bool lf_ranks_agree(bool ok, lf_error *err);
 
 // lf_ranks_gather for ranks that come at very different times: it sleeps while it waits. Gives up after `seconds`
 // (INFINITY: never), with *met false; the others may then be in any other of these functions, and this rank has to

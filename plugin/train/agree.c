@@ -6,32 +6,9 @@
 #include <string.h>
 
 #include "ranks/ranks.h"
+#include "train/hand_out.h"
 #include "train/identity.h"
 #include "train/training.h"
-
-bool lf_training_agree(const training *t, bool ok, lf_error *err)
-{
-    if (t->rank_count <= 1)
-        return ok;
-    lf_error own = { LF_OK, "" };
-    if (!ok)
-        own = *err;
-    lf_error *all = calloc(t->rank_count, sizeof *all);
-    if (!all) {
-        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", t->rank_count);
-        return false;
-    }
-    bool agreed = lf_ranks_gather(&own, sizeof own, all, err);
-    for (uint32_t i = 0; agreed && i < t->rank_count; i++)
-        if (all[i].code != LF_OK) {
-            *err = all[i];
-            if (i)
-                lf_error_prefix(err, "process %u", i);
-            agreed = false;
-        }
-    free(all);
-    return agreed;
-}
 
 bool lf_training_share(const training *t, void *bytes, size_t size, lf_error *err)
 {
@@ -79,9 +56,10 @@ bool lf_training_compare(const training *t, const char *options, lf_error *err)
     snprintf(own, sizeof own,
              "%s, epochs %" PRIu64 ", max_steps %" PRIu64 ", patience %" PRIu64 ", digest_every %" PRIu64
              ", on_step_every %" PRIu64 ", checkpoint_every %" PRIu64
-             ", checkpoint_seconds %g, checkpoint %d, replay %d",
+             ", checkpoint_seconds %g, checkpoint %d, replay %d, validation %d, even shards %d, hand-out %" PRIu64,
              options, p->epochs, p->max_steps, p->patience, p->digest_every, p->events.step ? p->step_every : 0,
-             p->checkpoint_every, p->checkpoint_seconds, p->checkpoint != NULL, p->replay != NULL);
+             p->checkpoint_every, p->checkpoint_seconds, p->checkpoint != NULL, p->replay != NULL,
+             p->validation != NULL, p->even_shards, lf_hand_out_seed());
     bool ok = lf_ranks_gather(own, sizeof own, all, err);
     for (uint32_t i = 1; ok && i < t->rank_count; i++)
         if (strcmp(all, all + (size_t)i * SIZE)) {

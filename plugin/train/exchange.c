@@ -163,14 +163,18 @@ static void *exchange_main(void *user)
 
 // ---- life
 
-static bool list_ranks(lf_exchanger *x, const lf_exchanger_params *params)
+bool lf_exchanger_share(lf_exchanger *x, const uint32_t *shares, lf_error *err)
 {
     uint32_t all = 0, first = 0;
-    for (uint32_t p = 0; p < params->process_count; p++)
-        all += params->shares[p];
+    for (uint32_t p = 0; p < x->process_count; p++)
+        all += shares[p];
+    free(x->ranks);
+    x->rank_count = 0;
     x->ranks = calloc(all, sizeof *x->ranks);
-    for (uint32_t p = 0; x->ranks && p < params->process_count; p++) {
-        uint32_t end = first + params->shares[p];
+    if (!x->ranks)
+        lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %u shards", all);
+    for (uint32_t p = 0; x->ranks && p < x->process_count; p++) {
+        uint32_t end = first + shares[p];
         while (first < end) {
             uint32_t count = 1;
             while (first % (2 * count) == 0 && first + 2 * count <= end)
@@ -195,7 +199,7 @@ lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *e
     x->process_count = params->process_count;
     x->fast = params->fast;
     x->sums = calloc(params->sum_count + 1, sizeof *x->sums);
-    bool ok = x->sums && list_ranks(x, params);
+    bool ok = x->sums && lf_exchanger_share(x, params->shares, err);
     for (size_t i = 0; ok && i < params->sum_count; i++) {
         x->sums[i].size = params->sizes[i];
         x->sums[i].total = calloc(params->sizes[i], sizeof(float));

@@ -33,6 +33,9 @@ typedef struct lf_exchanger_params {
 lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *err);
 void lf_exchanger_destroy(lf_exchanger *exchanger);
 
+// Other shares of the processes [process_count], which all of them change at the same step. Before lf_exchanger_plan.
+bool lf_exchanger_share(lf_exchanger *exchanger, const uint32_t *shares, lf_error *err);
+
 // Who gives what: `parts` ascending by `first`, from `members` members, which have made `steps` whole steps. Sums of
 // the next one that are complete stay so. No member is at work.
 bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_member_part *parts, size_t part_count,

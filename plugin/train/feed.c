@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/random.h"
+#include "ranks/ranks.h"
 
 enum { UPLOAD_BYTES = 8 << 20 }; // read from the file to the device in pieces of about this size
 
@@ -20,6 +21,7 @@ struct lf_feed {
     uint64_t *rows;          // [stretch_rows]: of the part, by place in the window
     uint32_t *place;         // [stretch_rows]: in the window, by position
     uint32_t count;          // rows of the window
+    uint32_t first, end;     // of a batch: those of this process in the window
     float *weights;          // [stretch_rows]: by position of the stretch on the device; NULL without weights
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
@@ -59,6 +61,17 @@ void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pas
     lf_permutation order = lf_permutation_make(seed, LF_STREAM_SHUFFLE, (uint32_t)pass, part->rows);
     for (uint32_t i = 0; i < count; i++)
         rows[i] = shuffle ? lf_permutation_at(&order, position + i) : position + i;
+}
+
+bool lf_feed_may_divide(uint64_t rows, lf_row_bytes row, uint32_t window)
+{
+    return window < rows && !row.w;
+}
+
+void lf_feed_own(lf_feed *feed, uint32_t first, uint32_t end)
+{
+    feed->p.first = first;
+    feed->p.end = end;
 }
 
 static uint32_t rows_of_next(const lf_feed *feed)
@@ -110,8 +123,8 @@ static void place_rows(lf_feed *feed, uint64_t position, uint32_t count)
     const lf_feed_params *p = &feed->p;
     feed->count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t in_batch = p->end ? (position + i) % p->batch : 0;
-        bool own = !p->end || p->row.w || (in_batch >= p->first && in_batch < p->end);
+        uint64_t in_batch = feed->end ? (position + i) % p->batch : 0;
+        bool own = !feed->end || (in_batch >= feed->first && in_batch < feed->end);
         feed->place[i] = own ? feed->count : 0;
         if (own)
             feed->rows[feed->count++] = feed->rows[i];
@@ -194,31 +207,97 @@ static bool write_rows(lf_feed *feed, uint32_t at, const lf_rows_out *rows, size
            write_column(feed, LF_REGION_ROW_WEIGHTS, row->w, at, rows->w, count, err);
 }
 
-// In pieces, so that the host never holds the whole data beside the device.
-static bool upload_all(lf_feed *feed, lf_error *err)
+static bool read_piece(lf_feed *feed, uint64_t first, size_t count, const lf_rows_out *out, lf_error *err)
+{
+    if (!lf_dataset_read_span(feed->p.data, feed->p.part, first, count, out, err))
+        return false;
+    finish_rows(feed, out, count);
+    return !feed->p.unit_targets || check_targets(feed, out->y, first, NULL, count, err);
+}
+
+static bool write_piece(lf_feed *feed, uint64_t first, size_t count, const lf_rows_out *rows, lf_error *err)
+{
+    if (feed->w)
+        memcpy(feed->w + first, rows->w, count * sizeof *feed->w);
+    return write_rows(feed, (uint32_t)first, rows, count, err);
+}
+
+// A piece lies in one block, which can be sent: weights, targets, features.
+static lf_rows_out columns_of(const lf_feed *feed, void *block, size_t count)
+{
+    const lf_row_bytes *row = &feed->p.row;
+    unsigned char *w = block, *y = w + count * row->w;
+    return (lf_rows_out){ y + count * row->y, row->y ? y : NULL, row->w ? (float *)block : NULL };
+}
+
+typedef struct upload {
+    void *own, *other; // blocks: what this process reads, and what it is told; NULL: there is one process
+    size_t piece;      // rows
+    uint32_t rank, ranks;
+} upload;
+
+static size_t rows_of_piece(const lf_feed *feed, const upload *u, uint64_t first)
+{
+    uint64_t rows = feed->part->rows, left = first < rows ? rows - first : 0;
+    return left < u->piece ? left : u->piece;
+}
+
+static bool agree(const lf_feed *feed, bool ok, lf_error *err)
+{
+    return feed->p.rank_count > 1 ? lf_ranks_agree(ok, err) : ok;
+}
+
+// Each process reads the piece of its number.
+static bool read_own(lf_feed *feed, const upload *u, uint64_t first, lf_error *err)
+{
+    first += u->rank * u->piece;
+    size_t count = rows_of_piece(feed, u, first);
+    const lf_rows_out out = columns_of(feed, u->own, count);
+    return !count || read_piece(feed, first, count, &out, err);
+}
+
+// All are told of all. One that fails takes part to the end, since the others wait for it.
+static bool spread(lf_feed *feed, const upload *u, uint64_t first, lf_error *err)
+{
+    bool ok = true;
+    for (uint32_t r = 0; r < u->ranks; r++, first += u->piece) {
+        void *block = r == u->rank ? u->own : u->other;
+        size_t count = rows_of_piece(feed, u, first);
+        const lf_rows_out rows = columns_of(feed, block, count);
+        size_t size = count * (lf_row_bytes_sum(feed->p.row) - feed->p.row.teacher);
+        if (u->ranks > 1 && !lf_ranks_broadcast_from(r, block, size, err))
+            return false;
+        ok = ok && (!count || write_piece(feed, first, count, &rows, err));
+    }
+    return ok;
+}
+
+// In pieces, so that the host never holds the whole data beside the device. `ok`: nothing has failed before.
+static bool upload_all(lf_feed *feed, bool ok, lf_error *err)
 {
     const lf_part *part = feed->part;
-    size_t row = feed->p.row.x, target = feed->p.row.y, piece = UPLOAD_BYTES / (row + target) + 1;
-    if (piece > part->rows)
-        piece = part->rows;
-    void *x = malloc(piece * row), *y = malloc(piece * target + 1);
+    const uint32_t ranks = feed->p.rank_count > 1 ? feed->p.rank_count : 1;
+    const size_t row = lf_row_bytes_sum(feed->p.row) - feed->p.row.teacher;
+    upload u = { .piece = UPLOAD_BYTES / row + 1, .rank = feed->p.rank, .ranks = ranks };
+    if (u.piece > (part->rows + ranks - 1) / ranks)
+        u.piece = (part->rows + ranks - 1) / ranks;
+    u.own = malloc(u.piece * row);
+    u.other = ranks > 1 ? malloc(u.piece * row) : NULL;
     if (feed->p.row.w)
         feed->w = calloc(part->rows, sizeof *feed->w);
-    bool ok = x && y && (feed->w || !feed->p.row.w);
-    if (!ok)
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, piece);
-    for (uint64_t first = 0; ok && first < part->rows; first += piece) {
-        size_t count = part->rows - first < piece ? part->rows - first : piece;
-        const lf_rows_out out = { x, target ? y : NULL, feed->w ? feed->w + first : NULL };
-        ok = lf_dataset_read_span(feed->p.data, feed->p.part, first, count, &out, err);
-        if (ok)
-            finish_rows(feed, &out, count);
-        ok = ok && (!feed->p.unit_targets || check_targets(feed, out.y, first, NULL, count, err)) &&
-             write_rows(feed, (uint32_t)first, &out, count, err);
+    if (ok && !(u.own && (u.other || ranks == 1) && (feed->w || !feed->p.row.w))) {
+        lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, u.piece);
+        ok = false;
     }
-    ok = ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err));
-    free(x);
-    free(y);
+    bool all = true; // have done well so far
+    for (uint64_t first = 0; all && first < part->rows; first += ranks * u.piece) {
+        all = agree(feed, ok && read_own(feed, &u, first, err), err);
+        ok = all && spread(feed, &u, first, err);
+    }
+    if (all)
+        ok = agree(feed, ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err)), err);
+    free(u.own);
+    free(u.other);
     return ok;
 }
 
@@ -257,6 +336,8 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->p = *params;
     feed->pass = params->pass;
     feed->position = params->position;
+    feed->first = params->first;
+    feed->end = params->end;
     feed->part = lf_dataset_part(params->data, params->part, err);
     if (!feed->part)
         goto error;
@@ -272,11 +353,10 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->place = calloc(feed->stretch_rows, sizeof *feed->place);
     if (params->row.w)
         feed->weights = calloc(feed->stretch_rows, sizeof *feed->weights);
-    if (!feed->order || !feed->rows || !feed->place || (params->row.w && !feed->weights)) {
+    bool ok = feed->order && feed->rows && feed->place && (feed->weights || !params->row.w);
+    if (!ok)
         lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
-        goto error;
-    }
-    if (!(feed->resident ? upload_all(feed, err) : start_reader(feed, err)))
+    if (!(feed->resident ? upload_all(feed, ok, err) : agree(feed, ok && start_reader(feed, err), err)))
         goto error;
     return feed;
 error:
@@ -349,6 +429,8 @@ bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
         take_weights(feed, count);
         pthread_mutex_lock(&feed->lock);
         advance(feed, &feed->pass, &feed->position);
+        feed->first = feed->p.first;
+        feed->end = feed->p.end;
         feed->state = feed->pass < feed->p.passes ? READER_READS : READER_IDLE;
         pthread_cond_broadcast(&feed->changed);
         pthread_mutex_unlock(&feed->lock);

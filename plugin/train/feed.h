@@ -31,9 +31,12 @@ typedef struct lf_feed_params {
     lf_replica *replicas;       // [replica_count], borrowed; `order`, `data` and `targets` of each are written
     unsigned replica_count;
     const float *teacher; // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
-    // Where other processes work on a part of every batch: the rows of this one, `first` … end - 1 of each `batch` of a
-    // pass. The others are not read, unless all rows lie on the device or have weights, which every process must know.
-    uint32_t batch, first, end; // end 0: all
+    // Where rows are read for the shards of this process alone: `first` … end - 1 of each `batch` of a pass; end 0:
+    // all.
+    uint32_t batch, first, end;
+    // Processes that train together, more than one: what lies on all their devices is read once, each reads a part of
+    // it. All create their feeds at the same time then, with equal windows.
+    uint32_t rank, rank_count;
     bool shuffle;
     uint64_t seed;           // with shuffle: the order of a pass is a function of (seed, pass, position)
     uint64_t pass, position; // where to start
@@ -56,8 +59,15 @@ uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t
 void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pass, uint64_t position, uint32_t count,
                   uint64_t *rows);
 
+// Whether processes may read the rows of their own shards alone: not if all rows lie on the device, where each is
+// needed in some epoch, nor if rows have weights, which every process must know.
+bool lf_feed_may_divide(uint64_t rows, lf_row_bytes row, uint32_t window);
+
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
 void lf_feed_destroy(lf_feed *feed);
+
+// The rows of this process, from the stretch on that follows the next one, which is being read.
+void lf_feed_own(lf_feed *feed, uint32_t first, uint32_t end);
 
 // Waits for the next stretch and writes it to the devices, which must be idle. Passes follow each other without end.
 bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err);

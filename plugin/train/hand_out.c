@@ -1,6 +1,11 @@
 #include "train/hand_out.h"
 
+#include <stdlib.h>
+
 #include "core/random.h"
+
+// What is gained by less is neither worth it nor measured well.
+static const double WORTH = .9;
 
 void lf_hand_out(uint32_t shards, const double *seconds, unsigned count, uint32_t *counts)
 {
@@ -22,6 +27,17 @@ double lf_hand_out_seconds(const double *seconds, unsigned count, const uint32_t
         if (seconds[i] * counts[i] > most)
             most = seconds[i] * counts[i];
     return most;
+}
+
+bool lf_hand_out_is_worth(const double *seconds, unsigned count, const uint32_t *now, const uint32_t *best)
+{
+    return lf_hand_out_seconds(seconds, count, best) <= WORTH * lf_hand_out_seconds(seconds, count, now);
+}
+
+uint64_t lf_hand_out_seed(void)
+{
+    const char *seed = getenv("LAVAFLOW_HAND_OUT");
+    return seed ? strtoull(seed, NULL, 10) : 0;
 }
 
 void lf_hand_out_scatter(uint32_t shards, unsigned count, uint64_t seed, unsigned *owners)

@@ -19,6 +19,7 @@ struct lf_session {
     lf_session_params p;
     const lf_part *part;
     uint32_t window;      // rows that a device holds
+    bool divides;         // those of the shards of this process alone
     lf_replica *replicas; // [p.device_count]
     unsigned made;        // of them
     lf_team *team;        // NULL: one device does all by itself
@@ -57,6 +58,25 @@ static bool choose_window(lf_session *s, lf_error *err)
                      s->part->x_path, (double)budget / 0x1p20, lf_session_unit(p, s->part),
                      2.0 * (double)lf_row_bytes_sum(row) * lf_session_unit(p, s->part) / 0x1p20);
     return s->window > 0;
+}
+
+// All processes have the same stretches, and so the least of their windows.
+static bool agree_on_window(lf_session *s, lf_error *err)
+{
+    bool ok = choose_window(s, err);
+    if (s->p.rank_count <= 1)
+        return ok;
+    if (!lf_ranks_agree(ok, err))
+        return false;
+    uint32_t *all = calloc(s->p.rank_count, sizeof *all);
+    if (!all)
+        lf_error_set(err, LF_ENOMEM, "windows of %u processes: out of memory", s->p.rank_count);
+    ok = all && lf_ranks_gather(&s->window, sizeof s->window, all, err);
+    for (uint32_t r = 0; ok && r < s->p.rank_count; r++)
+        s->window = all[r] < s->window ? all[r] : s->window;
+    free(all);
+    s->divides = lf_feed_may_divide(s->part->rows, lf_session_row_bytes(&s->p, s->part), s->window);
+    return ok;
 }
 
 static bool write_all(lf_session *s, lf_region region, size_t offset, const void *bytes, size_t size, lf_error *err)
@@ -148,6 +168,7 @@ static bool create_team(lf_session *s, lf_error *err)
                                                 .rank = p->rank,
                                                 .rank_count = p->rank_count,
                                                 .rank_devices = p->rank_devices,
+                                                .reads_ahead = s->divides,
                                                 .compile = compile_held,
                                                 .lost = lose,
                                                 .user = s },
@@ -189,13 +210,16 @@ static bool fill(lf_session *s, lf_error *err)
            write_teachers(s, err);
 }
 
-// The first row of a batch that is this process's, or the one behind its last; 0 where there is one process.
-static uint32_t own_rows(const lf_session *s, bool end)
+// The rows of a batch that this process is to read, first … end - 1; end 0: all.
+static void own_rows(const lf_session *s, uint32_t *first, uint32_t *end)
 {
-    uint32_t first = 0, count = 0;
-    if (s->p.rank_count > 1)
-        lf_team_rank_shards(s->team, s->p.rank, &first, &count);
-    return (first + (end ? count : 0)) * primary(s)->program->shard_rows;
+    *first = *end = 0;
+    if (!s->divides)
+        return;
+    uint32_t count, rows = primary(s)->program->shard_rows;
+    lf_team_coming_shards(s->team, first, &count);
+    *end = (*first + count) * rows;
+    *first *= rows;
 }
 
 lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
@@ -214,8 +238,14 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->part = lf_dataset_part(params->data, params->part, err);
     s->step = params->step;
     s->lr_scale = 1;
-    if (!choose_window(s, err) || !create_team(s, err) || !create_replicas(s, err) || !fill(s, err))
+    bool ok = agree_on_window(s, err);
+    if (!ok)
         goto error;
+    ok = create_team(s, err) && create_replicas(s, err) && fill(s, err);
+    if (!(params->rank_count > 1 ? lf_ranks_agree(ok, err) : ok))
+        goto error;
+    uint32_t first, end;
+    own_rows(s, &first, &end);
     s->feed = lf_feed_create(
         &(lf_feed_params){ .data = params->data,
                            .part = params->part,
@@ -228,8 +258,10 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
                            .replicas = s->replicas,
                            .replica_count = params->device_count,
                            .batch = params->batch,
-                           .first = own_rows(s, false),
-                           .end = own_rows(s, true),
+                           .first = first,
+                           .end = end,
+                           .rank = params->rank,
+                           .rank_count = params->rank_count,
                            .shuffle = params->shuffle,
                            .seed = params->seed,
                            .pass = params->pass,
@@ -305,10 +337,22 @@ static void fill_row(lf_session *s, uint32_t step, struct lf_schedule_row *row)
     lf_schedule_rates(&p->optimizer, lr * s->lr_scale, update, row);
 }
 
+// The next stretch. Rows are read for those shards that are this process's when they come, which is decided now.
+static bool take_stretch(lf_session *s, lf_error *err)
+{
+    uint32_t first, end;
+    own_rows(s, &first, &end);
+    lf_feed_own(s->feed, first, end);
+    bool ok = lf_feed_next(s->feed, &s->stretch, err);
+    if (s->p.rank_count > 1) // one alone may have met what it cannot read
+        ok = lf_ranks_agree(ok, err);
+    return ok && (!s->divides || lf_team_turn(s->team, err));
+}
+
 // The next stretch with its schedule; the device's step counter starts at 0 again.
 static bool load_stretch(lf_session *s, lf_error *err)
 {
-    if (!lf_feed_next(s->feed, &s->stretch, err))
+    if (!take_stretch(s, err))
         return false;
     bool processes = s->p.rank_count > 1, differ = lf_replicas_differ(s->replicas, s->p.device_count);
     if (s->stretch.position == 0 && (processes || differ) &&

@@ -171,7 +171,7 @@ bool lf_training_open(training *t, lf_error *err)
     if (!t->session)
         return false;
     lf_session_scale_lr(t->session, lf_plateau_scale(&t->place.plateau, &p->schedule));
-    return !p->validation || lf_training_open_validation(t, err);
+    return !p->validation || t->rank || lf_training_open_validation(t, err);
 }
 
 void lf_training_close(training *t)
@@ -325,14 +325,14 @@ bool lf_training_begin(training *t, lf_error *err)
         return false;
     t->shards = p->shards ? p->shards : p->resume ? lf_checkpoint_shards(p->resume) : 0;
     ok = check(p, err) && make_model(t, err) && open_devices(t, err);
-    ok = lf_training_agree(t, ok, err) && meet(t, err) && choose_shards(t, err);
+    ok = lf_ranks_agree(ok, err) && meet(t, err) && choose_shards(t, err);
     ok = ok && measure(t, err) && resume(t, &resumed, err) && make_best(t, resumed, err);
     t->result->shards = t->shards;
     t->first_step = t->place.step;
     if (ok && p->resume && p->checkpoint && !strcmp(p->resume, p->checkpoint))
         t->saved_step = t->first_step;
     ok = ok && lf_distillation_init(&t->distillation, p, t->devices[0]->info.id, err);
-    ok = lf_training_agree(t, ok, err) && lf_training_compare(t, t->place.options, err) &&
+    ok = lf_ranks_agree(ok, err) && lf_training_compare(t, t->place.options, err) &&
          lf_training_share(t, t->model->params, t->model->block_count * sizeof(float), err) &&
          lf_training_share(t, t->model->state, t->model->state_count * sizeof(float), err);
     if (ok) {
@@ -340,7 +340,7 @@ bool lf_training_begin(training *t, lf_error *err)
             p->events.started(p->events.user, t->result->devices, t->device_count, t->first_step);
         ok = lf_training_open(t, err) && (!resumed || lf_checkpoint_restore(resumed, t->model, t->session, err));
     }
-    ok = lf_training_agree(t, ok, err);
+    ok = lf_ranks_agree(ok, err);
     lf_model_file_destroy(resumed);
     if (ok) { // from here on the weights are this run's
         snprintf(t->model->run, sizeof t->model->run, "%s", p->run ? p->run : "");

@@ -8,9 +8,8 @@
 #include "core/clock.h"
 #include "train/hand_out.h"
 #include "train/member.h"
+#include "train/shares.h"
 
-// Handing out again costs new programs; less of a gain is not worth it, nor measured well.
-static const double WORTH = .9;
 enum { MEASURED_STEPS = 4 };
 
 typedef struct thread {
@@ -26,10 +25,11 @@ struct lf_team {
     thread *threads;    // [p.count]
     unsigned alive;
     uint64_t scatter;      // shards are handed out at random, by this seed; 0: not
-    uint32_t first, share; // shards of this process
-    uint32_t *shares;      // [p.rank_count]: of every process
+    lf_shares shares;      // of every process
+    uint32_t first, share; // this one's
     lf_exchanger *exchanger;
     uint64_t done, handed_out; // whole steps; and when the shards were handed out
+    uint64_t asked;            // when the processes told each other of their speeds
     double wall, computed;
     lf_fault *faults;
     lf_member_job job;
@@ -97,16 +97,22 @@ static void work(lf_team *team, uint64_t target)
 
 // ---- handing out
 
-// What a shard took on each living member; equal where nothing was measured.
+// What a shard took; 0 where nothing was measured.
+static double shard_seconds(const lf_member *m)
+{
+    uint64_t steps = m->done - m->measured_from;
+    return steps > MEASURED_STEPS ? m->measured / (double)(steps - 1) / m->held_count : 0;
+}
+
+// The same on each living member; equal where nothing was measured, or nothing is to depend on it.
 static void measure(const lf_team *team, double *seconds)
 {
     for (unsigned i = 0, k = 0; i < team->p.count; i++) {
         const lf_member *m = &team->members[i];
         if (!is_alive(m))
             continue;
-        uint64_t steps = m->done - m->measured_from;
-        bool measured = !team->p.even && steps > MEASURED_STEPS;
-        seconds[k++] = measured ? m->measured / (double)(steps - 1) / m->held_count : 1;
+        double took = team->p.even ? 0 : shard_seconds(m);
+        seconds[k++] = took > 0 ? took : 1;
     }
 }
 
@@ -231,24 +237,69 @@ static bool go_on(lf_team *team, lf_error *err)
     return true;
 }
 
-bool lf_team_balance(lf_team *team, lf_error *err)
+static bool hand_out_again(lf_team *team, lf_error *err)
+{
+    double seconds[LF_SHARDS_MAX];
+    measure(team, seconds);
+    hand_out(team, seconds);
+    return change(team, err) || (err->code == LF_EDEVICE && go_on(team, err));
+}
+
+// Among the devices of this process.
+static bool is_worth(const lf_team *team)
 {
     double seconds[LF_SHARDS_MAX];
     uint32_t now[LF_SHARDS_MAX], best[LF_SHARDS_MAX];
     unsigned k = 0;
-    bool measured = !team->p.even && team->done - team->handed_out > MEASURED_STEPS;
-    if (team->alive < 2 || (!measured && !team->scatter))
-        return true;
+    if (team->p.even || team->done - team->handed_out <= MEASURED_STEPS)
+        return false;
     measure(team, seconds);
     for (unsigned i = 0; i < team->p.count; i++)
         if (is_alive(&team->members[i]))
             now[k++] = team->members[i].held_count;
     lf_hand_out(team->share, seconds, team->alive, best);
-    double least = lf_hand_out_seconds(seconds, team->alive, best);
-    if (!team->scatter && least > WORTH * lf_hand_out_seconds(seconds, team->alive, now))
+    return lf_hand_out_is_worth(seconds, team->alive, now, best);
+}
+
+// At steps that are the same in all processes, whatever any of them measured or lost.
+static bool ask(lf_team *team, lf_error *err)
+{
+    bool due = team->scatter || team->done - team->asked > MEASURED_STEPS;
+    if (team->p.rank_count < 2 || team->shares.fixed || !due)
         return true;
-    hand_out(team, seconds);
-    return change(team, err) || (err->code == LF_EDEVICE && go_on(team, err));
+    lf_speed speeds[LF_SHARDS_MAX] = { { 0 } };
+    for (unsigned i = 0; i < team->p.count; i++)
+        if (is_alive(&team->members[i]))
+            speeds[i] = (lf_speed){ shard_seconds(&team->members[i]), team->members[i].held_count };
+    team->asked = team->done;
+    return lf_shares_decide(&team->shares, speeds, team->p.count, team->scatter ? team->scatter + team->done : 0, err);
+}
+
+// The shares of now, which differ from those before.
+static bool take_share(lf_team *team, lf_error *err)
+{
+    team->asked = team->done;
+    lf_team_rank_shards(team, team->p.rank, &team->first, &team->share);
+    return lf_exchanger_share(team->exchanger, team->shares.now, err) && hand_out_again(team, err);
+}
+
+bool lf_team_balance(lf_team *team, lf_error *err)
+{
+    if (!ask(team, err))
+        return false;
+    if (!team->p.reads_ahead && lf_shares_turn(&team->shares, false))
+        return take_share(team, err);
+    return team->alive < 2 || (!team->scatter && !is_worth(team)) || hand_out_again(team, err);
+}
+
+void lf_team_coming_shards(const lf_team *team, uint32_t *first, uint32_t *count)
+{
+    lf_shares_of(team->shares.wanted, team->p.rank, first, count);
+}
+
+bool lf_team_turn(lf_team *team, lf_error *err)
+{
+    return !lf_shares_turn(&team->shares, true) || take_share(team, err);
 }
 
 // What the busiest has computed, in seconds.
@@ -296,25 +347,7 @@ bool lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, flo
 
 void lf_team_rank_shards(const lf_team *team, uint32_t rank, uint32_t *first, uint32_t *count)
 {
-    *first = 0;
-    for (uint32_t i = 0; i < rank; i++)
-        *first += team->shares[i];
-    *count = team->shares[rank];
-}
-
-// By the number of their devices.
-static void share_ranks(lf_team *team)
-{
-    const lf_team_params *p = &team->p;
-    uint64_t all = 0, before = 0;
-    for (uint32_t i = 0; i < p->rank_count; i++)
-        all += p->rank_devices[i];
-    for (uint32_t i = 0; i < p->rank_count; i++) {
-        uint64_t end = before + p->rank_devices[i];
-        team->shares[i] = (uint32_t)(p->shards * end / all - p->shards * before / all);
-        before = end;
-    }
-    lf_team_rank_shards(team, p->rank, &team->first, &team->share);
+    lf_shares_of(team->shares.now, rank, first, count);
 }
 
 lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
@@ -327,9 +360,8 @@ lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
         team->alive = params->count;
         team->members = calloc(params->count, sizeof *team->members);
         team->threads = calloc(params->count, sizeof *team->threads);
-        team->shares = calloc(params->rank_count, sizeof *team->shares);
     }
-    if (!team || !team->members || !team->threads || !team->shares) {
+    if (!team || !team->members || !team->threads) {
         lf_error_set(err, LF_ENOMEM, "%u devices together: out of memory", params->count);
         lf_team_destroy(team);
         return NULL;
@@ -338,9 +370,13 @@ lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
         team->members[i] = (lf_member){ .number = i, .replica = &params->replicas[i], .job = &team->job };
         team->threads[i] = (thread){ .team = team, .member = &team->members[i] };
     }
-    const char *scatter = getenv("LAVAFLOW_HAND_OUT"); // that it does not matter is what tests show
-    team->scatter = scatter ? strtoull(scatter, NULL, 10) : 0;
-    share_ranks(team);
+    team->scatter = lf_hand_out_seed(); // that it does not matter is what tests show
+    if (!lf_shares_init(&team->shares, params->rank, params->rank_count, params->shards, params->rank_devices,
+                        params->even, err)) {
+        lf_team_destroy(team);
+        return NULL;
+    }
+    lf_team_rank_shards(team, params->rank, &team->first, &team->share);
     double seconds[LF_SHARDS_MAX];
     measure(team, seconds);
     hand_out(team, seconds);
@@ -365,7 +401,7 @@ static lf_exchanger *make_exchanger(lf_team *team, lf_error *err)
     if (sizes)
         made = lf_exchanger_create(&(lf_exchanger_params){ .sum_count = program->exchange_count,
                                                            .sizes = sizes,
-                                                           .shares = team->shares,
+                                                           .shares = team->shares.now,
                                                            .process_count = team->p.rank_count,
                                                            .process = team->p.rank,
                                                            .fast = team->p.fast },
@@ -416,7 +452,7 @@ void lf_team_destroy(lf_team *team)
     pthread_mutex_destroy(&team->lock);
     free(team->members);
     free(team->threads);
-    free(team->shares);
+    lf_shares_finish(&team->shares);
     free(team);
 }
 

@@ -20,6 +20,7 @@ typedef struct lf_team_params {
     // Of the processes that train together, this one's number, and how many devices each has.
     uint32_t rank, rank_count;
     const unsigned *rank_devices; // [rank_count], borrowed by lf_team_create
+    bool reads_ahead;             // the rows of a process's shards alone, before it is to work on them
     // A program for these shards; and what becomes of a device that fails.
     lf_program *(*compile)(void *user, const uint32_t *held, uint32_t count, lf_error *err);
     void (*lost)(void *user, unsigned replica, uint64_t step, const char *why);
@@ -40,8 +41,14 @@ bool lf_team_start(lf_team *team, lf_error *err);
 // then made the same updates. LF_EDEVICE: no device is left.
 bool lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, float *metrics, lf_error *err);
 
-// After a run: hands the shards out again if the devices' measured speeds make it worth while.
+// After a run: hands the shards out again, over the devices of all processes, if their measured speeds make it worth
+// while. All call it. Where rows are read ahead, shards go to other processes by lf_team_turn alone.
 bool lf_team_balance(lf_team *team, lf_error *err);
+
+// Where rows are read ahead, before and after the next of them are taken, when the reading of others begins: the shards
+// whose rows are to be read, first … first + count - 1; and this process's are now those whose rows were.
+void lf_team_coming_shards(const lf_team *team, uint32_t *first, uint32_t *count);
+bool lf_team_turn(lf_team *team, lf_error *err);
 
 // After a run of `steps` steps: the rows of `metrics` (steps, rows, LF_METRIC_COUNT) that other processes have. All
 // call it. team_gather.c.

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "ranks/ranks.h"
 #include "train/training.h"
 
 // A training that took less leaves no checkpoint at its end where they are to be rare: it is repeated sooner.
@@ -96,7 +97,7 @@ static bool save_checkpoint(training *t, lf_error *err)
               ((!p->events.saving || p->events.saving(p->events.user, t->place.step, err)) &&
                lf_checkpoint_save(p->checkpoint, t->model, t->session, &t->place, err) &&
                (!p->keep || lf_checkpoint_keep(p->checkpoint, t->place.step, p->keep, err)));
-    if (!lf_training_agree(t, ok, err))
+    if (!lf_ranks_agree(ok, err))
         return false;
     t->saved_step = t->place.step;
     t->saved = lf_clock();
@@ -186,7 +187,7 @@ static bool agree_to_go_on(training *t, bool *go_on, lf_error *err)
 }
 
 // On the first device; if that is lost, on the next one.
-static bool validate(training *t, lf_sums *sums, lf_error *err)
+static bool validate_here(training *t, lf_sums *sums, lf_error *err)
 {
     for (bool done = false; !done;) {
         *sums = (lf_sums){ 0 };
@@ -195,7 +196,14 @@ static bool validate(training *t, lf_sums *sums, lf_error *err)
         if (!done && (err->code != LF_EDEVICE || !lf_session_lose_primary(t->session, err)))
             return false;
     }
-    return lf_training_share(t, sums, sizeof *sums, err);
+    return true;
+}
+
+// In the first process.
+static bool validate(training *t, lf_sums *sums, lf_error *err)
+{
+    bool ok = t->rank || validate_here(t, sums, err);
+    return lf_ranks_agree(ok, err) && lf_training_share(t, sums, sizeof *sums, err);
 }
 
 static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
@@ -209,7 +217,7 @@ static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
                        .val_loss = (double)NAN,
                        .val_accuracy = (double)NAN,
                        .lr = last_lr(t) };
-    if (t->validation) {
+    if (p->validation) {
         lf_sums sums = { 0 };
         if (!validate(t, &sums, err))
             return false;
@@ -224,7 +232,7 @@ static bool end_epoch(training *t, uint64_t before, bool *go_on, lf_error *err)
         t->place.epoch++;
         t->place.position = 0;
         t->place.sums = (lf_sums){ 0 };
-        follow_plateau(t, t->validation ? epoch.val_loss : epoch.loss);
+        follow_plateau(t, t->p->validation ? epoch.val_loss : epoch.loss);
     }
     t->epoch_rows = 0;
     t->epoch_seconds = 0;

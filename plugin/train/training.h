@@ -25,11 +25,11 @@ typedef struct training {
     unsigned *used_index; // [used_count]: in `devices`
     unsigned used_count;
     unsigned device_count;
-    uint32_t rank, rank_count; // of the processes that train together
-    unsigned *rank_devices;    // [rank_count]
-    uint32_t shards;           // of a batch; 1: none
-    lf_session *session, *validation;
-    unsigned validates_on; // device of the validation
+    uint32_t rank, rank_count;        // of the processes that train together
+    unsigned *rank_devices;           // [rank_count]
+    uint32_t shards;                  // of a batch; 1: none
+    lf_session *session, *validation; // the first process validates
+    unsigned validates_on;            // device of the validation
     lf_distillation distillation;
     uint64_t rows, epoch_steps, total_steps;
     lf_span span; // of the whole training: max_steps cuts it short without changing its rates
@@ -43,9 +43,9 @@ typedef struct training {
     double start;
     double *losses; // of a piece's steps
     uint32_t losses_capacity;
-    double last_loss; // of the last step
-    bool script_ends; // a callback said so. A checkpoint of that does not know it: a training that goes on from it
-                      // would go past the end
+    double last_loss;     // of the last step
+    bool script_ends;     // a callback said so. A checkpoint of that does not know it: a training that goes on from it
+                          // would go past the end
     uint64_t failed_step; // from 1: its loss was not finite; 0: none
     float *best;          // params, then state, of the best epoch's model; NULL: not kept
     lf_snapshot snapshot;
@@ -59,9 +59,8 @@ void lf_training_close(training *t);                              // them
 uint64_t lf_training_group_end(const training *t, uint64_t step); // of the update that the step before it is part of
 
 // agree.c: what the processes of a training settle between them. Where there is one, nothing is asked.
-bool lf_training_agree(const training *t, bool ok, lf_error *err);    // false on all where one has failed: its error
-bool lf_training_decide(const training *t, bool *yes, lf_error *err); // the first one's word
-bool lf_training_any(const training *t, bool *yes, lf_error *err);    // whether one of them says so
+bool lf_training_decide(const training *t, bool *yes, lf_error *err);               // the first one's word
+bool lf_training_any(const training *t, bool *yes, lf_error *err);                  // whether one of them says so
 bool lf_training_compare(const training *t, const char *options, lf_error *err);    // they run the same training
 bool lf_training_share(const training *t, void *bytes, size_t size, lf_error *err); // the first one's, to all
 
