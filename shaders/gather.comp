@@ -19,33 +19,7 @@ layout(constant_id = 2) const uint BITS = 32;     // of a stored element
 layout(constant_id = 3) const uint KIND = 0;      // 0 unsigned, 1 signed, 2 float
 layout(push_constant) uniform Push { uint step, rows, features, target_words, start; };
 
-float convert(uint bits)
-{
-    return KIND == 2 ? uintBitsToFloat(bits) : KIND == 1 ? float(int(bits)) : float(bits);
-}
-
-// Element `at` of `word`, which holds 32 / BITS elements of which `at` is one.
-float unpack(uint word, uint at)
-{
-    int shift = int(at % (32 / BITS) * BITS);
-    if (BITS == 32)
-        return convert(word);
-    return KIND == 1 ? convert(uint(bitfieldExtract(int(word), shift, int(BITS))))
-                     : convert(bitfieldExtract(word, shift, int(BITS)));
-}
-
-vec4 load4(uint row, uint feature)
-{
-    vec4 value;
-    uint word = 0;
-    for (uint i = 0; i < 4; i++) {
-        uint at = row * features + min(feature + i, features - 1);
-        if (!QUADS || i * BITS % 32 == 0)
-            word = LF_LOAD(data, at / (32 / BITS));
-        value[i] = unpack(word, at);
-    }
-    return value;
-}
+#include "stored.glsl"
 
 void main()
 {
@@ -58,7 +32,7 @@ void main()
     for (uint feature = 4 * gl_LocalInvocationID.x; feature < features; feature += 4 * gl_WorkGroupSize.x) {
         vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, features);
         vec4 offset = LF_LOAD_QUAD(QUADS, scaling, features + feature, feature, features);
-        vec4 value = load4(resident, feature) * scale + offset;
+        vec4 value = lf_stored4(resident, feature, features) * scale + offset;
         value = counts ? value : vec4(0);
         LF_STORE_QUAD(QUADS, x, row * features + feature, feature, features, value)
     }
