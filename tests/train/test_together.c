@@ -1,7 +1,9 @@
 // One process of several that train together; together.sh starts them and compares what they say. The environment tells
 // what to do: DEVICES (openings a process), WINDOW (bytes), SAYS (a file that the first process writes digest or error
-// to), CHECKPOINT, STOP_AFTER (steps), RESUME, FAST (sums of any order), DIFFERENT (a process whose seed is another), KILLED (a process that
-// kills itself after STOP_AFTER steps).
+// to), NUMBERS (one for the shards that each process ends with, and the rows that it has read), CHECKPOINT, STOP_AFTER
+// (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), and processes that are not as the others:
+// DIFFERENT (its seed is another), KILLED (it kills itself after STOP_AFTER steps), SLOW (its devices take longer), CUT
+// (it can read no more after READS times).
 #include <math.h>
 #include <unistd.h>
 
@@ -16,13 +18,61 @@ static const char *of(const char *name, const char *otherwise)
 
 static uint32_t rank, rank_count;
 
+static bool is_me(const char *name)
+{
+    return atol(of(name, "-1")) == (long)rank;
+}
+
+// The linker puts these in front of the functions of their names.
+static uint64_t reads, rows_read; // of the training part; the first one is the sample that the data is known by
+
+static bool can_read(lf_part_id id, size_t count, lf_error *err)
+{
+    if (id != LF_PART_TRAIN || !reads++)
+        return true;
+    rows_read += count;
+    if (!is_me("CUT") || reads <= (uint64_t)atol(of("READS", "1")))
+        return true;
+    lf_error_set(err, LF_EFORMAT, "%s: the file is cut short", data_path);
+    return false;
+}
+
+bool __real_lf_device_wait(lf_device *dev, lf_error *err);
+bool __wrap_lf_device_wait(lf_device *dev, lf_error *err);
+bool __wrap_lf_device_wait(lf_device *dev, lf_error *err)
+{
+    if (is_me("SLOW"))
+        usleep(2000);
+    return __real_lf_device_wait(dev, err);
+}
+
+bool __real_lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
+                            lf_error *err);
+bool __wrap_lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
+                            lf_error *err);
+bool __wrap_lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size_t count, const lf_rows_out *out,
+                            lf_error *err)
+{
+    return can_read(id, count, err) && __real_lf_dataset_read(data, id, rows, count, out, err);
+}
+
+bool __real_lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
+                                 lf_error *err);
+bool __wrap_lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
+                                 lf_error *err);
+bool __wrap_lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
+                                 lf_error *err)
+{
+    return can_read(id, count, err) && __real_lf_dataset_read_span(data, id, first, count, out, err);
+}
+
 static bool act(void *user, const lf_step *step, lf_error *err)
 {
     (void)err;
     trial *t = user;
     if (step->step != (uint64_t)atol(of("STOP_AFTER", "0")))
         return true;
-    if (atol(of("KILLED", "-1")) == (long)rank)
+    if (is_me("KILLED"))
         kill(getpid(), SIGKILL);
     if (!getenv("KILLED") && rank + 1 == rank_count) // one of them hears of the signal
         t->stop = SIGINT;
@@ -49,10 +99,28 @@ static trial *begin_shared(void)
     t->params.shards = 8;
     t->params.window = (uint64_t)atol(of("WINDOW", "0"));
     t->params.fast = getenv("FAST");
-    t->params.even_shards = t->params.fast;
+    t->params.even_shards = t->params.fast || getenv("EVEN");
     t->params.checkpoint = of("CHECKPOINT", NULL);
     t->params.resume = of("RESUME", NULL);
     return t;
+}
+
+// A line of the shards that each process holds, and one of the rows that each has read.
+static void tell_numbers(const trial *t)
+{
+    enum { RANKS_MAX = 16 };
+    uint64_t own[2] = { 0, rows_read }, all[RANKS_MAX][2];
+    lf_error err;
+    for (unsigned i = 0; i < t->result.device_count; i++)
+        own[0] += t->result.devices[i].shards;
+    if (!lf_ranks_gather(own, sizeof own, all, &err))
+        fail_msg("%s", err.text);
+    FILE *numbers = rank ? NULL : fopen(of("NUMBERS", "/dev/null"), "w");
+    for (int line = 0; numbers && line < 2; line++)
+        for (uint32_t r = 0; r < rank_count; r++)
+            fprintf(numbers, "%d%c", (int)all[r][line], r + 1 < rank_count ? ' ' : '\n');
+    if (numbers)
+        fclose(numbers);
 }
 
 static void processes_train_together(void **state)
@@ -61,7 +129,7 @@ static void processes_train_together(void **state)
     trial *t = begin_shared();
     if (!lf_ranks_open(&rank, &rank_count, &t->err))
         fail_msg("%s", t->err.text);
-    if (atol(of("DIFFERENT", "-1")) == (long)rank)
+    if (is_me("DIFFERENT"))
         t->params.seed++;
     t->params.events.step = act;
     t->params.events.steps = NULL; // a training that goes on begins late
@@ -74,6 +142,8 @@ static void processes_train_together(void **state)
     }
     if (!t->ok && t->err.code == LF_EDEVICE) // the others wait for this one
         lf_ranks_abort(1);
+    if (t->ok)
+        tell_numbers(t);
     end(t);
     lf_ranks_close();
 }

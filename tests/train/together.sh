@@ -9,16 +9,18 @@ if ! command -v mpirun >/dev/null; then
 fi
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-export SAYS="$folder/says"
+export SAYS="$folder/says" NUMBERS="$folder/numbers"
 
-# train RANKS [NAME=VALUE…]: what the first process says.
+# train RANKS [NAME=VALUE…]: what the first process says; the shards and the rows that each process had.
 train() {
   ranks=$1
   shift
-  rm -f "$SAYS"
+  rm -f "$SAYS" "$NUMBERS"
   timeout 120 env "$@" mpirun -n "$ranks" "$program" "$device" >"$folder/log" 2>&1
   status=$?
   said=$(cat "$SAYS" 2>/dev/null)
+  shards=$(sed -n 1p "$NUMBERS" 2>/dev/null)
+  rows=$(sed -n 2p "$NUMBERS" 2>/dev/null)
 }
 
 # expect WHAT SAID: that it is what was said.
@@ -40,9 +42,40 @@ done
 train 3 DEVICES=2
 expect "3 processes of 2 devices give the bits of one" "$one"
 
+said=$rows
+expect "rows that stay on the devices are read once by all processes together" "335 335 333"
+
 for ranks in 2 3; do
   train "$ranks" WINDOW=32768
   expect "$ranks processes that read their own rows alone give the bits of one" "$one"
+done
+said=$((${rows:+$(echo "$rows" | tr ' ' +)}))
+expect "in each of 3 epochs every row is read by one process" $((3 * 1003))
+
+for window in 0 32768; do
+  for seed in 1 2 3; do
+    train $((seed + 1)) LAVAFLOW_HAND_OUT=$seed DEVICES=2 WINDOW=$window
+    expect "any hand-out between $((seed + 1)) processes changes no bit, window $window" "$one"
+  done
+  train 2 SLOW=1 WINDOW=$window
+  expect "a slow process changes no bit, window $window" "$one"
+  case $shards in
+    "5 3" | "6 2" | "7 1") echo "ok: a slow process works on fewer shards: $shards" ;;
+    *) said=$shards; expect "a slow process works on fewer shards, window $window" "5 3, 6 2 or 7 1" ;;
+  esac
+  train 2 SLOW=1 EVEN=1 WINDOW=$window
+  said=$shards
+  expect "shards are divided evenly on request, window $window" "4 4"
+
+done
+
+for reads in 1 3; do
+  train 3 CUT=1 READS=$reads WINDOW=$((reads > 1 ? 32768 : 0))
+  case $said in
+    "process 1: "*"data.h5: the file is cut short") echo "ok: what one process cannot read is told by all" ;;
+    *) expect "what one process cannot read is told by all" "process 1: …/data.h5: the file is cut short" ;;
+  esac
+  [ $status -eq 0 ] || { echo "failed: not all told it: status $status"; failed=1; }
 done
 
 # Every process holds shards that are no neighbourhood, so that another order has other bits.
