@@ -62,6 +62,8 @@ bool cu_kernels_init(cu_device *dev, lf_error *err)
     if (result != CUDA_SUCCESS)
         return cu_fail(dev, err, result, "cannot load the kernels");
     for (unsigned i = 0; i < CU_KERNEL_COUNT; i++) {
+        if (!*cu_kernel_name(i))
+            continue; // no program has that operation here
         result = cu.ModuleGetFunction(&dev->functions[i], dev->module, cu_kernel_name(i));
         if (result != CUDA_SUCCESS)
             return cu_fail(dev, err, result, "kernel %s", cu_kernel_name(i));
