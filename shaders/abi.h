@@ -58,6 +58,12 @@ struct lf_schedule_row {
 #define LF_VALUE_HUBER  3 // |d| <= delta: d² / 2, else delta (|d| - delta / 2)
 #define LF_VALUE_COUNT  4
 
+// Optimizers of linear_update, by number (specialization constant in shaders).
+#define LF_RULE_SGD     0
+#define LF_RULE_ADAM    1
+#define LF_RULE_RMSPROP 2
+#define LF_RULE_LION    3
+
 // Activations, by number (specialization constant in shaders).
 #define LF_ACT_NONE       0
 #define LF_ACT_RELU       1

@@ -8,6 +8,7 @@
 // four columns, in registers, and sums over the depth in order; neighbouring lanes own neighbouring columns. Rows and
 // columns past the edge repeat the last one, and their sums are not stored.
 // The includer declares `left` and `right` before, and defines store() and, for column sums of `right`, LF_COLUMN_SUMS.
+#extension GL_EXT_control_flow_attributes : require
 #define LF_PLAIN        0
 #define LF_RIGHT_TURNED 1
 #define LF_LEFT_TURNED  2
@@ -19,7 +20,10 @@ layout(constant_id = 4) const bool LEFT_QUADS = false;   // the left factor's wi
 layout(constant_id = 5) const bool RIGHT_QUADS = false;  // the right factor's is
 layout(constant_id = 6) const bool RESULT_QUADS = false; // the columns are
 layout(constant_id = 7) const uint ACTIVATION = 0;
-layout(push_constant) uniform Push { uint step, rows, columns, depth; float alpha; };
+#ifndef LF_PRODUCT_RATES // more push constants
+#define LF_PRODUCT_RATES
+#endif
+layout(push_constant) uniform Push { uint step, rows, columns, depth; float alpha; LF_PRODUCT_RATES };
 
 // One quad of the result, of which column `column` and row `row` are inside.
 void store(uint row, uint column, vec4 sum);
@@ -89,12 +93,10 @@ void main()
         }
     }
 
-    for (uint q = 0; q < QUADS; q++) {
+    [[unroll]] for (uint q = 0; q < QUADS; q++) {
         uint at = first_column + q * LANES * 4;
-        if (at >= columns)
-            break;
-        for (uint i = 0; i < ROWS; i++)
-            if (first_row + i < rows)
+        [[unroll]] for (uint i = 0; i < ROWS; i++)
+            if (at < columns && first_row + i < rows)
                 store(first_row + i, at, sum[i * QUADS + q]);
     }
 

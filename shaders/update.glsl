@@ -5,24 +5,24 @@
 #include "schedule.glsl"
 LF_READ(5, scale)
 #include "sweep.glsl"
-layout(constant_id = 2) const bool SCALED = false;  // there is a `scale`, one number
-layout(constant_id = 3) const bool LIMITED = false; // clip_value counts
+layout(constant_id = 2) const bool SCALED = false;    // there is a `scale`, one number
+layout(constant_id = 3) const bool LIMITED = false;   // clip_value counts
+layout(constant_id = 4) const bool DECOUPLED = false; // adam
+layout(constant_id = 5) const bool MOMENTUM = false;  // sgd, rmsprop: m is there
+layout(constant_id = 6) const bool NESTEROV = false;  // sgd
 layout(push_constant) uniform Push {
     uint step, quads;
     float clip_value, weight_decay, momentum;
     float beta1, beta2, rest1, rest2, eps; // rest: 1 - beta
 };
+#include "optimizers.glsl"
 
 // clamp(scale g, ±clip_value); NaN stays NaN
 vec4 lf_taken(vec4 g)
 {
     if (SCALED)
         g *= LF_LOAD(scale, 0);
-    if (LIMITED) {
-        g = mix(g, vec4(clip_value), greaterThan(g, vec4(clip_value)));
-        g = mix(g, vec4(-clip_value), lessThan(g, vec4(-clip_value)));
-    }
-    return g;
+    return lf_limited(g);
 }
 
 // Declared by the including kernel: the update of group of four `at`.

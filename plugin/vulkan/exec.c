@@ -27,7 +27,7 @@ typedef struct vk_recording {
 } vk_recording;
 
 typedef struct vk_exec {
-    const lf_program *program;           // borrowed
+    lf_program *program;                 // fused
     vk_buffer *regions[LF_REGION_COUNT]; // borrowed
     VkDescriptorPool pool;
     vk_dispatch *dispatches; // in order of execution
@@ -246,7 +246,6 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
         lf_error_set(err, LF_ENOMEM, "%s: out of memory", dev->properties.deviceName);
         return NULL;
     }
-    exec->program = prog;
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         exec->regions[i] = (vk_buffer *)regions->region[i];
     if (prog->real != LF_F32) {
@@ -254,6 +253,10 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
                      dev->properties.deviceName, lf_dtype_name(prog->real));
         goto error;
     }
+    exec->program = lf_program_fuse(prog, err);
+    if (!exec->program)
+        goto error;
+    prog = exec->program;
     for (size_t i = 0; i < prog->op_count; i++) {
         uint32_t parts = vk_lower_count(dev, prog, &prog->ops[i], err);
         if (!parts)
@@ -296,6 +299,7 @@ void vk_exec_destroy(lf_device *base, lf_exec *head)
     dev->vk.vkDestroyDescriptorPool(dev->device, exec->pool, NULL);
     for (size_t i = 0; i < exec->view_count; i++)
         dev->vk.vkDestroyBufferView(dev->device, exec->views[i], NULL);
+    lf_program_destroy(exec->program);
     free(exec->views);
     free(exec->dispatches);
     free(exec);

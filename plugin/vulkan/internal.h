@@ -33,8 +33,8 @@ bool vk_validation_check(lf_error *err);
 
 #define KERNEL_ADVANCE ((unsigned)LF_OP_COUNT) // adds to the schedule's counter; the others are lf_op_kind
 #define KERNEL_COUNT   (LF_OP_COUNT + 1)
-#define SPEC_MAX       9                    // specialization constants of a kernel
-#define PUSH_MAX       10                   // words of push constants; the first is the step within the submission
+#define SPEC_MAX       13                   // specialization constants of a kernel
+#define PUSH_MAX       14                   // words of push constants; the first is the step within the submission
 #define BINDING_MAX    (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {

@@ -139,6 +139,26 @@ static void lower_linear_dw(const vk_device *dev, const lf_program *prog, const 
     use(call, prog, op, LF_LINEAR_DW_DBIAS, VIEW_FLOAT);
 }
 
+static void lower_linear_update(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    static const uint32_t rules[] = { [LF_OP_SGD] = LF_RULE_SGD,
+                                      [LF_OP_ADAM] = LF_RULE_ADAM,
+                                      [LF_OP_RMSPROP] = LF_RULE_RMSPROP,
+                                      [LF_OP_LION] = LF_RULE_LION };
+    set_product(dev, op, call, op->inputs, op->outputs, op->rows, op->inputs, op->outputs);
+    use(call, prog, op, LF_LINEAR_UPDATE_X, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_UPDATE_SCHEDULE, VIEW_WORD4);
+    for (unsigned i = LF_LINEAR_UPDATE_DY; i <= LF_LINEAR_UPDATE_BIAS_V; i++)
+        if (i != LF_LINEAR_UPDATE_SCHEDULE)
+            use(call, prog, op, i, float_view(op->outputs));
+    const uint32_t spec[] = { rules[op->optimizer], op->clip_value > 0, op->decoupled,
+                              op->operands[LF_LINEAR_UPDATE_KERNEL_M] != LF_NO_TENSOR, op->nesterov };
+    const float push[] = { op->clip_value, op->weight_decay, op->bias_decay, op->momentum, op->beta1,
+                           op->beta2,      1 - op->beta1,    1 - op->beta2,  op->eps };
+    memcpy(call->spec + 8, spec, sizeof spec);
+    memcpy(call->push + 5, push, sizeof push);
+}
+
 static void set_sweep(const vk_device *dev, vk_call *call, uint32_t quads)
 {
     call->spec[0] = dev->tiles.sweep_lanes;
@@ -314,11 +334,9 @@ static void lower_update(const vk_device *dev, const lf_program *prog, const lf_
     set_sweep(dev, call, divide_up(bytes, 16));
     call->spec[2] = op->operands[LF_UPDATE_SCALE] != LF_NO_TENSOR;
     call->spec[3] = op->clip_value > 0;
-    if (op->kind == LF_OP_ADAM)
-        call->spec[4] = op->decoupled;
-    else
-        call->spec[4] = op->operands[LF_UPDATE_M] != LF_NO_TENSOR;
-    call->spec[5] = op->nesterov;
+    call->spec[4] = op->decoupled;
+    call->spec[5] = op->operands[LF_UPDATE_M] != LF_NO_TENSOR;
+    call->spec[6] = op->nesterov;
     const float push[] = { op->clip_value, op->weight_decay, op->momentum,  op->beta1,
                            op->beta2,      1 - op->beta1,    1 - op->beta2, op->eps };
     memcpy(call->push + 2, push, sizeof push);
@@ -400,6 +418,9 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
     case LF_OP_LINEAR_DW:
         lower_linear_dw(dev, prog, op, call);
         break;
+    case LF_OP_LINEAR_UPDATE:
+        lower_linear_update(dev, prog, op, call);
+        break;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
         lower_activation(dev, prog, op, call);
@@ -460,7 +481,6 @@ void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uin
     case LF_OP_TRUST:
         lower_scale(dev, prog, op, call);
         break;
-    case LF_OP_LINEAR_UPDATE:
     case LF_OP_COUNT:
         break;
     }

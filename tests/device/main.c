@@ -24,8 +24,9 @@ int main(int argc, char **argv)
     }
     printf("%s: %s, %s %s\n", device->info.id, device->info.name, device->info.driver_name,
            device->info.driver_version);
-    int failures = run_product_tests() + run_gather_tests() + run_loss_tests() + run_sweep_tests() + run_layer_tests() +
-                   run_shard_tests() + run_total_tests() + run_model_tests() + run_law_tests();
+    int failures = run_product_tests() + run_update_tests() + run_gather_tests() + run_loss_tests() +
+                   run_sweep_tests() + run_layer_tests() + run_shard_tests() + run_total_tests() + run_model_tests() +
+                   run_law_tests();
     // A failed test leaves its objects behind; without a failure there is none.
     if (!failures && (device->live_buffers || device->live_execs || oracle->live_buffers || oracle->live_execs)) {
         printf("failed: %zu buffers and %zu execs are still alive on %s\n", device->live_buffers, device->live_execs,

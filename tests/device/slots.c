@@ -7,7 +7,7 @@ double *doubles(size_t count)
     return values;
 }
 
-void run_slots(bool in_float64, lf_op op, const slot *slots, size_t count, uint32_t valid)
+void run_slots_at(bool in_float64, lf_op op, const slot *slots, size_t count, const struct lf_schedule_row *row)
 {
     operand operands[LF_OPERAND_MAX];
     one_op one;
@@ -20,10 +20,17 @@ void run_slots(bool in_float64, lf_op op, const slot *slots, size_t count, uint3
     for (size_t i = 0; i < count; i++)
         if (slots[i].before)
             rig_put(&rig, one.op.operands[slots[i].operand.number], slots[i].before);
-    one_op_put_schedule(&rig, NULL, valid);
+    one_op_put_row(&rig, row);
     rig_run(&rig, LF_PHASE_FORWARD, LF_PHASE_FORWARD, 1);
     for (size_t i = 0; i < count; i++)
         if (slots[i].after)
             rig_get(&rig, one.op.operands[slots[i].operand.number], slots[i].after);
     rig_finish(&rig);
+}
+
+void run_slots(bool in_float64, lf_op op, const slot *slots, size_t count, uint32_t valid)
+{
+    const lf_optimizer none = { .kind = LF_OPTIMIZER_NONE };
+    struct lf_schedule_row row = schedule_row(&none, ONE_OP_FIRST, valid, ONE_OP_TRAINING_STEP);
+    run_slots_at(in_float64, op, slots, count, &row);
 }

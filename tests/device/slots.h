@@ -11,7 +11,9 @@ typedef struct slot {
     double *after;
 } slot;
 
-// Runs `op`, whatever its phase, in a batch of `valid` rows: in f32 on the device or in f64 on the oracle.
+// Runs `op`, whatever its phase, at a step of that schedule row: in f32 on the device or in f64 on the oracle.
+void run_slots_at(bool in_float64, lf_op op, const slot *slots, size_t count, const struct lf_schedule_row *row);
+// In a batch of `valid` rows.
 void run_slots(bool in_float64, lf_op op, const slot *slots, size_t count, uint32_t valid);
 
 double *doubles(size_t count); // zeros, which the caller frees

@@ -3,6 +3,7 @@
 #define LF_TEST_SUITE_H
 
 int run_product_tests(void); // linear, linear_dx, linear_dw, activations
+int run_update_tests(void);  // linear_update; programs fused and not
 int run_gather_tests(void);  // gather, gather_rows
 int run_loss_tests(void);    // losses, softened teachers
 int run_sweep_tests(void);   // optimizers, sums, clipping, averages

@@ -163,6 +163,7 @@ void trainer_init(test_trainer *t, lf_device *dev, const test_training *training
     t->program = lf_program_compile(&(lf_compile_params){ .model = t->model,
                                                           .loss = training->loss,
                                                           .loss_options = training->loss_options,
+                                                          .fuses = training->fuses,
                                                           .weighted = training->weighted,
                                                           .accumulates = training->batches > 1,
                                                           .average = training->average,

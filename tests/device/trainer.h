@@ -44,6 +44,7 @@ typedef struct test_training {
     lf_dtype stored;
     float soft_weight, temperature; // distillation, where there is a temperature
     lf_loss_options loss_options;
+    bool fuses;        // see lf_compile_params
     bool weighted;     // rows have weights, some of them 0
     uint32_t batches;  // an update; 0: 1
     float average;     // decay of the moving average of the weights; 0: none

@@ -1,4 +1,5 @@
-// Microseconds of an Adam training step of an MLP, and of each of its operations alone, on one device.
+// Microseconds of an Adam training step of an MLP, and of each of its operations alone, on one device. LAVAFLOW_FUSE=0
+// keeps the optimizer apart from the products.
 //   bench_ops [DEVICE [BATCH WIDTH WIDTH…]]   by default vulkan:0 64 784 128 10
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,17 +100,22 @@ int main(int argc, char **argv)
     if (!model)
         give_up(&err);
     lf_model_init(model, 1);
-    lf_program *program = lf_program_compile(&(lf_compile_params){ .model = model,
-                                                                   .loss = LF_LOSS_CROSS_ENTROPY,
-                                                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
-                                                                   .batch = batch,
-                                                                   .stored = LF_U8,
-                                                                   .rows = ROWS,
-                                                                   .positions = ROWS,
-                                                                   .steps = STEPS },
-                                             &err);
+    const char *fuse = getenv("LAVAFLOW_FUSE");
+    lf_program *compiled =
+        lf_program_compile(&(lf_compile_params){ .model = model,
+                                                 .loss = LF_LOSS_CROSS_ENTROPY,
+                                                 .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM),
+                                                 .fuses = !fuse || strcmp(fuse, "0") != 0,
+                                                 .batch = batch,
+                                                 .stored = LF_U8,
+                                                 .rows = ROWS,
+                                                 .positions = ROWS,
+                                                 .steps = STEPS },
+                           &err);
+    lf_program *program = compiled ? lf_program_fuse(compiled, &err) : NULL; // what the device runs
     if (!program)
         give_up(&err);
+    program->params.fuses = false;
     lf_bindings regions = { 0 };
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         if (program->region_size[i] &&
@@ -126,7 +132,8 @@ int main(int argc, char **argv)
         one.ops = &op;
         one.op_count = 1;
         double time = time_program(dev, &one, &regions);
-        bool product = op.kind == LF_OP_LINEAR || op.kind == LF_OP_LINEAR_DX || op.kind == LF_OP_LINEAR_DW;
+        bool product = op.kind == LF_OP_LINEAR || op.kind == LF_OP_LINEAR_DX || op.kind == LF_OP_LINEAR_DW ||
+                       op.kind == LF_OP_LINEAR_UPDATE;
         printf("%10.1f us  %s (%u, %u, %u)", time, lf_op_info_of(op.kind)->name, op.rows, op.inputs, op.outputs);
         if (product)
             printf("  %.1f GFLOP/s", 2e-3 * op.rows * op.inputs * op.outputs / time);
@@ -135,6 +142,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         lf_device_buffer_destroy(dev, regions.region[i]);
     lf_program_destroy(program);
+    lf_program_destroy(compiled);
     lf_model_destroy(model);
     lf_device_close(dev);
     return 0;
