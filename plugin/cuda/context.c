@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/internal.h"
+#include "cuda/library.h"
 
 // ---- entering and failing
 
@@ -41,7 +41,8 @@ static void format_uuid(char text[37], const CUuuid *uuid)
         at += sprintf(at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", (unsigned char)uuid->bytes[i]);
 }
 
-// "550.54.14 (CUDA 12.4)". The driver interface tells its CUDA version alone; the kernel module tells the release.
+// "550.54.14 (CUDA 12.4), cuBLASLt 12.4.5", all of which bits depend on. The driver interface tells its CUDA version
+// alone; the kernel module tells the release.
 static void format_driver(char *text, size_t size, int version)
 {
     char line[256] = "", release[32] = "";
@@ -53,8 +54,8 @@ static void format_driver(char *text, size_t size, int version)
          word = strtok_r(NULL, " \t\n", &rest))
         if (strchr(word, '.') && strspn(word, "0123456789.") == strlen(word))
             snprintf(release, sizeof release, "%s", word);
-    snprintf(text, size, "%s%sCUDA %d.%d%s", release, *release ? " (" : "", version / 1000, version % 1000 / 10,
-             *release ? ")" : "");
+    snprintf(text, size, "%s%sCUDA %d.%d%s, %s", release, *release ? " (" : "", version / 1000, version % 1000 / 10,
+             *release ? ")" : "", cu_library_version());
 }
 
 static bool describe(CUdevice device, uint32_t index, lf_device_info *info)
@@ -178,7 +179,7 @@ static void cu_destroy(lf_device *base)
         return;
     if (dev->context) { // after a failure the driver refuses some of this, and then has freed it itself
         cu.CtxSetCurrent(dev->context);
-        cu_products_destroy(dev->products);
+        cu_library_destroy(dev->library);
         cu_staging_destroy(dev);
         close_streams(dev);
         if (dev->module)

@@ -12,7 +12,7 @@
 #define EDGES_MAX     4    // from each node to the nodes before it; more go through an empty node
 
 typedef struct cu_node {
-    CUgraph product; // in place of the launch, where not NULL
+    CUgraph product; // in place of the launch, where not NULL; of `products`
     cu_launch launch;
     uint32_t segment;
     bool barrier;
@@ -30,6 +30,7 @@ typedef struct cu_recording {
 typedef struct cu_exec {
     const lf_program *program;         // borrowed
     uint64_t address[LF_REGION_COUNT]; // of the regions
+    cu_products *products;             // NULL: all of them are launches
     cu_node *nodes;                    // in order of execution
     size_t node_count;
     CUgraphNode *before, *group; // [node_count + 1] each: see graph_maker
@@ -42,20 +43,22 @@ typedef struct cu_exec {
 // ---- making
 
 // One operation becomes one node, or two.
-static bool make_nodes(cu_device *dev, cu_exec *exec, const lf_op *op, lf_error *err)
+static bool make_nodes(cu_device *dev, cu_exec *exec, size_t index, lf_error *err)
 {
-    cu_rest rest;
+    const lf_op *op = &exec->program->ops[index];
+    const cu_fused *fused = cu_products_find(exec->products, index);
     cu_node *node = &exec->nodes[exec->node_count++];
     *node = (cu_node){ .segment = op->segment, .barrier = op->barrier };
     if (!cu_lower(exec->program, op, exec->address, &node->launch, err)) {
         lf_error_prefix(err, "%s", dev->base.info.name);
         return false;
     }
-    node->product = cu_product_capture(dev, exec->program, op, exec->address, &node->launch, &rest);
-    if (node->product)
-        node->barrier = true; // products share a workspace
-    if (node->product && rest.needed)
-        exec->nodes[exec->node_count++] = (cu_node){ .launch = rest.launch, .segment = op->segment, .barrier = true };
+    if (!fused)
+        return true;
+    node->product = fused->graph;
+    node->barrier = true; // products share a workspace
+    if (fused->has_rest)
+        exec->nodes[exec->node_count++] = (cu_node){ .launch = fused->rest, .segment = op->segment, .barrier = true };
     return true;
 }
 
@@ -120,8 +123,10 @@ lf_exec *cu_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         if (regions->region[i])
             exec->address[i] = ((cu_buffer *)regions->region[i])->memory;
+    if (!cu_products_create(dev, prog, exec->address, &exec->products, err))
+        goto error;
     for (size_t i = 0; i < prog->op_count; i++)
-        if (!make_nodes(dev, exec, &prog->ops[i], err))
+        if (!make_nodes(dev, exec, i, err))
             goto error;
     if (!make_small(dev, exec, err))
         goto error;
@@ -142,9 +147,7 @@ void cu_exec_destroy(lf_device *base, lf_exec *head)
     for (unsigned i = 0; i < RECORDING_MAX; i++)
         if (exec->recordings[i].graph)
             cu.GraphExecDestroy(exec->recordings[i].graph);
-    for (size_t i = 0; i < exec->node_count; i++)
-        if (exec->nodes[i].product)
-            cu.GraphDestroy(exec->nodes[i].product);
+    cu_products_destroy(exec->products);
     if (exec->scratch)
         cu.MemFree(exec->scratch);
     free(exec->nodes);

@@ -5,7 +5,8 @@
 //   memory.c    buffers, and the pinned memory through which the host reaches them
 //   kernels.c   the kernels' code, built in, and its functions on a device
 //   lower.c     an operation of a program becomes a launch
-//   products.c  large products through cuBLASLt
+//   library.c   cuBLASLt, opened at run time; one product of it
+//   products.c  a program's large products through cuBLASLt
 //   small.c     programs that one launch runs for many steps
 //   exec.c      graphs of launches: made once, launched often
 #ifndef LF_CUDA_INTERNAL_H
@@ -22,7 +23,7 @@ typedef struct cu_staging {
     CUevent done; // the transfer that last used it
 } cu_staging;
 
-typedef struct cu_products cu_products; // cuBLASLt on a device
+typedef struct cu_library cu_library; // cuBLASLt on a device
 
 typedef struct cu_device {
     lf_device base;
@@ -34,8 +35,8 @@ typedef struct cu_device {
     unsigned next_staging;
     CUmodule module;
     CUfunction functions[CU_KERNEL_COUNT];
-    cu_products *products; // NULL: not needed so far, or not there
-    bool products_tried;
+    cu_library *library; // NULL: not needed so far, or not there
+    bool library_tried;
     lf_error failure; // what the driver first failed with; code LF_OK: it has not
 } cu_device;
 
@@ -73,16 +74,20 @@ void cu_staging_destroy(cu_device *dev);
 
 // ---- products.c
 
-// What the library leaves of an operation: a launch that must follow. `needed` false: nothing.
-typedef struct cu_rest {
-    bool needed;
-    cu_launch launch;
-} cu_rest;
+// What the library makes of an operation: a graph to put into others in place of its launch, and where it leaves
+// something over, a launch that must follow. No two such graphs of a device may run at the same time.
+typedef struct cu_fused {
+    CUgraph graph;
+    bool has_rest;
+    cu_launch rest;
+} cu_fused;
 
-// A large product as a graph to put into others, which the caller destroys; `launch` is what cu_lower made of it. All
-// share one workspace, so no two may run at the same time. NULL: the launch is to be used.
-CUgraph cu_product_capture(cu_device *dev, const lf_program *prog, const lf_op *op,
-                           const uint64_t address[LF_REGION_COUNT], const cu_launch *launch, cu_rest *rest);
+typedef struct cu_products cu_products; // of a program
+
+// *products NULL: all of them stay launches. False: something failed.
+bool cu_products_create(cu_device *dev, const lf_program *prog, const uint64_t address[LF_REGION_COUNT],
+                        cu_products **products, lf_error *err);
+const cu_fused *cu_products_find(const cu_products *products, size_t op); // NULL: its launch is to be used
 void cu_products_destroy(cu_products *products);
 
 // ---- exec.c
