@@ -15,6 +15,11 @@ typedef struct lf_tree_part {
 // count as 0, before and after each addition, as in the operation `sum`.
 void lf_tree_sum(const lf_tree_part *parts, size_t part_count, size_t n);
 
+// The same order of additions for values that are elsewhere: `add` is called for each, with the places of two parts in
+// the list; what they come to is the first one's.
+void lf_tree_walk(const lf_tree_part *parts, size_t part_count, void (*add)(void *user, size_t into, size_t from),
+                  void *user);
+
 // y += x by the same rule.
 void lf_tree_add(float *y, const float *x, size_t n);
 

@@ -212,6 +212,9 @@ static lf_device *open_device(uint32_t index, unsigned share, lf_error *err)
         .exec_destroy = cu_exec_destroy,
         .exec_run = cu_exec_run,
         .wait = cu_wait,
+        .link_create = cu_link_create,
+        .link_destroy = cu_link_destroy,
+        .link_sum = cu_link_sum,
     };
     uint32_t count;
     cu_device *dev = calloc(1, sizeof *dev);

@@ -37,9 +37,11 @@
     X(MemsetD8Async, cuMemsetD8Async, (CUdeviceptr to, unsigned char value, size_t size, CUstream stream))             \
     X(MemcpyHtoDAsync, cuMemcpyHtoDAsync_v2, (CUdeviceptr to, const void *from, size_t size, CUstream stream))         \
     X(MemcpyDtoHAsync, cuMemcpyDtoHAsync_v2, (void *to, CUdeviceptr from, size_t size, CUstream stream))               \
+    X(MemcpyDtoDAsync, cuMemcpyDtoDAsync_v2, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream))         \
     X(StreamCreate, cuStreamCreate, (CUstream * stream, unsigned flags))                                               \
     X(StreamDestroy, cuStreamDestroy_v2, (CUstream stream))                                                            \
     X(StreamSynchronize, cuStreamSynchronize, (CUstream stream))                                                       \
+    X(StreamQuery, cuStreamQuery, (CUstream stream))                                                                   \
     X(StreamWaitEvent, cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags))                            \
     X(StreamBeginCapture, cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                        \
     X(StreamEndCapture, cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                        \

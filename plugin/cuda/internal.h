@@ -9,6 +9,7 @@
 //   products.c  a program's large products through cuBLASLt
 //   small.c     programs that one launch runs for many steps
 //   exec.c      graphs of launches: made once, launched often
+//   nccl.c      sums over several devices through NCCL
 #ifndef LF_CUDA_INTERNAL_H
 #define LF_CUDA_INTERNAL_H
 
@@ -96,5 +97,11 @@ lf_exec *cu_exec_create(lf_device *dev, const lf_program *prog, const lf_binding
 void cu_exec_destroy(lf_device *dev, lf_exec *exec);
 bool cu_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 bool cu_wait(lf_device *dev, lf_error *err);
+
+// ---- nccl.c
+
+lf_link *cu_link_create(lf_device *const devs[], unsigned count, lf_error *err);
+void cu_link_destroy(lf_link *link);
+bool cu_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 
 #endif

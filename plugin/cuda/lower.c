@@ -277,3 +277,14 @@ void cu_lower_advance(const lf_program *prog, const uint64_t address[LF_REGION_C
     launch->call.operand[0] = address[schedule->region] + schedule->offset;
     launch->call.step = steps;
 }
+
+void cu_lower_sum(uint64_t x, uint64_t y, size_t n, cu_launch *launch)
+{
+    *launch = (cu_launch){ .kernel = LF_OP_SUM, .call = { .rows = 1, .outputs = (uint32_t)n }, .block = { 1, 1, 1 } };
+    cut c = { .launch = launch, .across = 1, .down = 1 };
+    launch->call.operand[LF_SUM_X] = x;
+    launch->call.operand[LF_SUM_Y] = y;
+    cut_sweep(&c, divide_up(n, 4));
+    launch->grid[0] = (uint32_t)c.across;
+    launch->grid[1] = launch->grid[2] = 1;
+}

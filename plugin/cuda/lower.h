@@ -40,4 +40,8 @@ bool cu_lower(const lf_program *prog, const lf_op *op, const uint64_t address[LF
 void cu_lower_advance(const lf_program *prog, const uint64_t address[LF_REGION_COUNT], uint32_t steps,
                       cu_launch *launch);
 
+// y += x over n numbers by the rule of core/tree.h; both addresses are multiples of 16, and whole groups of four are
+// written. At most 2^32 - 1.
+void cu_lower_sum(uint64_t x, uint64_t y, size_t n, cu_launch *launch);
+
 #endif

@@ -75,3 +75,34 @@ bool lf_device_wait(lf_device *dev, lf_error *err)
 {
     return dev->impl->wait(dev, err);
 }
+
+lf_link *lf_link_create(lf_device *const devs[], unsigned count, lf_error *err)
+{
+    bool alike = count > 1;
+    for (unsigned i = 1; i < count; i++)
+        alike = alike && devs[i]->impl->link_create == devs[0]->impl->link_create;
+    if (!alike || !devs[0]->impl->link_create) {
+        lf_error_set(err, LF_EUNSUPPORTED, "%u devices: nothing links them", count);
+        return NULL;
+    }
+    lf_link *link = devs[0]->impl->link_create(devs, count, err);
+    if (link)
+        link->impl = devs[0]->impl;
+    return link;
+}
+
+void lf_link_destroy(lf_link *link)
+{
+    if (link)
+        link->impl->link_destroy(link);
+}
+
+bool lf_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err)
+{
+    assert(part_count > 1);
+    for (size_t i = 0; i < part_count; i++) {
+        assert(parts[i].offset % 16 == 0 && parts[i].offset <= parts[i].buffer->size);
+        assert(n <= (parts[i].buffer->size - parts[i].offset) / sizeof(float));
+    }
+    return !n || link->impl->link_sum(link, parts, part_count, n, fast, err);
+}

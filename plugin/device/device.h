@@ -15,6 +15,7 @@
 typedef struct lf_device lf_device;
 typedef struct lf_buffer lf_buffer; // memory of a device, zero at first
 typedef struct lf_exec lf_exec;     // a program lowered for a device
+typedef struct lf_link lf_link;     // devices of one backend that add up blocks of memory without the host
 
 typedef struct lf_bindings {
     lf_buffer *region[LF_REGION_COUNT]; // borrowed; NULL where the program's region_size is 0
@@ -37,6 +38,14 @@ typedef struct lf_device_info {
     char unavailable[256]; // why it cannot be used; empty: it can
 } lf_device_info;
 
+// A block of f32 on a device of a link: the sum over shards first … first + count - 1, as in core/tree.h.
+typedef struct lf_link_part {
+    unsigned device; // its place in the link
+    uint32_t first, count;
+    lf_buffer *buffer;
+    size_t offset; // bytes, a multiple of 16; what lies behind the block is filled up to such a multiple
+} lf_link_part;
+
 typedef struct lf_device_impl {
     void (*destroy)(lf_device *dev);
     lf_buffer *(*buffer_create)(lf_device *dev, size_t size, lf_error *err);
@@ -51,6 +60,10 @@ typedef struct lf_device_impl {
     // end.
     bool (*exec_run)(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
     bool (*wait)(lf_device *dev, lf_error *err); // until all that was queued is done
+    // A fast path that a backend need not have: all three, or none.
+    lf_link *(*link_create)(lf_device *const devs[], unsigned count, lf_error *err);
+    void (*link_destroy)(lf_link *link);
+    bool (*link_sum)(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 } lf_device_impl;
 
 // The head of every backend's device and buffer.
@@ -62,6 +75,9 @@ struct lf_device {
 };
 struct lf_buffer {
     size_t size;
+};
+struct lf_link {
+    const lf_device_impl *impl;
 };
 
 // The variable LAVAFLOW_DEVICES says which devices this process may see: ids, UUIDs and "backend:UUID", separated by
@@ -97,5 +113,15 @@ lf_exec *lf_device_exec_create(lf_device *dev, const lf_program *prog, const lf_
 void lf_device_exec_destroy(lf_device *dev, lf_exec *exec);
 bool lf_device_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 bool lf_device_wait(lf_device *dev, lf_error *err);
+
+// Links several devices, which are borrowed. NULL where they cannot be: LF_EUNSUPPORTED, with the reason.
+lf_link *lf_link_create(lf_device *const devs[], unsigned count, lf_error *err);
+void lf_link_destroy(lf_link *link);
+// Adds up blocks of n numbers, ascending by `first`, at least one on each device; the total then stands in the place of
+// each device's first one, and the others' contents are lost. Along the tree, to the bits of lf_tree_sum, or if `fast`
+// in the backend's own order. What wrote the blocks is done (lf_device_wait), as the sum is on return. May run beside
+// other threads' calls for these devices, if those leave the blocks alone. False: the link is of no more use, and the
+// blocks hold nothing that counts.
+bool lf_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 
 #endif

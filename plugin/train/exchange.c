@@ -6,6 +6,7 @@
 
 #include "core/tree.h"
 #include "ranks/ranks.h"
+#include "train/linked.h"
 
 // Numbers that the last member to give adds up itself: another thread's waking would take longer.
 enum { SMALL = 1 << 18 };
@@ -30,10 +31,12 @@ struct lf_exchanger {
     bool fast;
     unsigned members;
     size_t next; // sum to be made
+    lf_linked linked;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     pthread_t thread;
     bool started, adding, stopped, quits, failed; // under `lock`
+    bool unlinked;                                // the link has failed, and the step is to be done again
     lf_error error;
 };
 
@@ -118,12 +121,15 @@ static bool add_fast(lf_exchanger *x, sum *s, lf_error *err)
 
 static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
 {
+    if (lf_exchanger_is_linked(x, (size_t)(s - x->sums)))
+        return lf_linked_add(&x->linked, (size_t)(s - x->sums), x->fast, err);
     return x->fast ? add_fast(x, s, err) : add_along_tree(x, s, err);
 }
 
 static bool is_ready(const lf_exchanger *x)
 {
-    return !x->failed && !x->adding && x->members && x->sum_count && x->sums[x->next].given == x->members;
+    return !x->failed && !x->unlinked && !x->adding && x->members && x->sum_count &&
+           x->sums[x->next].given == x->members;
 }
 
 // The sum that is ready. Under the lock, which it leaves meanwhile.
@@ -141,7 +147,9 @@ static void make_next(lf_exchanger *x)
         s->waiting = x->members;
         x->next = (x->next + 1) % x->sum_count;
     } else {
-        x->failed = x->stopped = true;
+        x->unlinked = lf_exchanger_is_linked(x, x->next);
+        x->failed = !x->unlinked;
+        x->stopped = true;
     }
     pthread_cond_broadcast(&x->changed);
 }
@@ -243,6 +251,7 @@ void lf_exchanger_destroy(lf_exchanger *x)
         pthread_join(x->thread, NULL);
     }
     free_parts(x);
+    lf_linked_finish(&x->linked);
     for (size_t i = 0; i < x->sum_count; i++)
         free(x->sums[i].total);
     free(x->sums);
@@ -273,6 +282,20 @@ static bool make_parts(lf_exchanger *x, const lf_member_part *parts, size_t part
     return true;
 }
 
+// A total on devices that begin the step anew is lost, and what was made after it is made again too.
+static void forget_linked(lf_exchanger *x, uint64_t steps)
+{
+    bool lost = false;
+    for (size_t i = 0; i < x->sum_count; i++) {
+        if (x->sums[i].done > steps && !lost && lf_exchanger_is_linked(x, i)) {
+            x->next = i;
+            lost = true;
+        }
+        if (lost)
+            x->sums[i].done = steps;
+    }
+}
+
 bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *parts, size_t part_count,
                        uint64_t steps, lf_error *err)
 {
@@ -280,7 +303,8 @@ bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *
     free_parts(x);
     bool ok = make_parts(x, parts, part_count);
     x->members = members;
-    x->stopped = false;
+    x->stopped = x->unlinked = false;
+    forget_linked(x, steps);
     for (size_t i = 0; i < x->sum_count; i++) {
         x->sums[i].given = 0;
         x->sums[i].waiting = x->sums[i].done > steps ? members : 0;
@@ -289,6 +313,17 @@ bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *
     if (!ok)
         lf_error_set(err, LF_ENOMEM, "exchange: out of memory for %zu parts of its sums", part_count);
     return ok;
+}
+
+void lf_exchanger_link(lf_exchanger *x, const lf_replica *replicas, unsigned count)
+{
+    if (x->process_count == 1)
+        lf_linked_plan(&x->linked, replicas, count);
+}
+
+bool lf_exchanger_is_linked(const lf_exchanger *x, size_t index)
+{
+    return lf_linked_has(&x->linked, index);
 }
 
 // ---- what members do
@@ -313,7 +348,7 @@ float *lf_exchanger_part(lf_exchanger *x, size_t index, uint32_t first, uint64_t
 void lf_exchanger_give(lf_exchanger *x, size_t index, unsigned member)
 {
     sum *s = &x->sums[index];
-    if (x->fast)
+    if (x->fast && !lf_exchanger_is_linked(x, index))
         add_of_member(x, s, member);
     pthread_mutex_lock(&x->lock);
     s->given += !x->stopped; // else one might finish a step that another has given up
@@ -330,7 +365,7 @@ const float *lf_exchanger_total(lf_exchanger *x, size_t index, uint64_t step)
     sum *s = &x->sums[index];
     pthread_mutex_lock(&x->lock);
     // All parts are there: it will come.
-    while (s->done == step && (!x->stopped || (s->given == x->members && !x->failed)))
+    while (s->done == step && (!x->stopped || (s->given == x->members && !x->failed && !x->unlinked)))
         pthread_cond_wait(&x->changed, &x->lock);
     const float *total = s->done > step ? s->total : NULL;
     pthread_mutex_unlock(&x->lock);

@@ -2,6 +2,10 @@
 // sum, a thread adds them up along the tree, and members take the total. What they do meanwhile is theirs. Sums are
 // numbered as the exchanges of the program are (program.h), and made in that order, step after step. team.c calls this.
 //
+// Large sums may be made among the devices, where a backend links them (linked.h): then the members' parts stay where
+// they are, and the total comes there, which is in the place of their first part. A link that fails stops the members,
+// and the step is done again through the host.
+//
 // Fast sums are not made along the tree: each member adds up its own parts before it gives them, then the members' are
 // added in their order, then MPI adds the processes' in an order of its own. Their bits depend on who holds what.
 #ifndef LF_TRAIN_EXCHANGE_H
@@ -12,6 +16,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "train/replica.h"
 
 typedef struct lf_exchanger lf_exchanger;
 
@@ -40,6 +45,11 @@ bool lf_exchanger_share(lf_exchanger *exchanger, const uint32_t *shares, lf_erro
 // the next one that are complete stay so. No member is at work.
 bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_member_part *parts, size_t part_count,
                        uint64_t steps, lf_error *err);
+
+// After lf_exchanger_plan, of members that are the replicas not lost, with the programs that they have now: links them.
+void lf_exchanger_link(lf_exchanger *exchanger, const lf_replica *replicas, unsigned count);
+// Whether the sum's parts and total stay on the devices, until the next plan.
+bool lf_exchanger_is_linked(const lf_exchanger *exchanger, size_t sum);
 
 // Where a member puts its part of a sum of step `step`, once the total before is no longer needed. NULL: it is complete
 // already, or lf_exchanger_stop was called (*stopped).

@@ -60,8 +60,8 @@ static lf_member_outcome give_parts(lf_member *m, size_t index, uint64_t step)
             return LF_MEMBER_STOPPED;
         if (!values) // the total is there from before a device was lost
             return LF_MEMBER_DONE;
-        if (!lf_replica_read(m->replica, tensor->region, tensor->offset, values, lf_tensor_bytes(tensor),
-                             &m->replica->error))
+        if (!lf_exchanger_is_linked(x, index) && !lf_replica_read(m->replica, tensor->region, tensor->offset, values,
+                                                                  lf_tensor_bytes(tensor), &m->replica->error))
             return LF_MEMBER_FAILED;
     }
     lf_exchanger_give(x, index, m->number);
@@ -75,7 +75,8 @@ static lf_member_outcome take_total(lf_member *m, size_t index, uint64_t step)
     const float *total = lf_exchanger_total(m->exchanger, index, step);
     if (!total)
         return LF_MEMBER_STOPPED;
-    bool ok = lf_replica_write(m->replica, tensor->region, tensor->offset, total, lf_tensor_bytes(tensor),
+    bool ok = lf_exchanger_is_linked(m->exchanger, index) ||
+              lf_replica_write(m->replica, tensor->region, tensor->offset, total, lf_tensor_bytes(tensor),
                                &m->replica->error);
     if (!ok)
         return LF_MEMBER_FAILED;

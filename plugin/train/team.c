@@ -168,7 +168,10 @@ static bool plan(lf_team *team, lf_error *err)
     }
     qsort(parts, count, sizeof *parts, by_shard);
     team->handed_out = team->done;
-    return lf_exchanger_plan(team->exchanger, team->alive, parts, count, team->done, err);
+    if (!lf_exchanger_plan(team->exchanger, team->alive, parts, count, team->done, err))
+        return false;
+    lf_exchanger_link(team->exchanger, team->p.replicas, team->p.count);
+    return true;
 }
 
 // New programs for the living members. False with LF_EDEVICE: a device failed on the way, and is lost.

@@ -248,11 +248,12 @@ static void destroy_context(uint64_t context)
     host_drain_all(context);
     size_t used = host.contexts.find(context)->used;
     unsigned streams = drop_all(&host.streams, context), events = drop_all(&host.events, context),
-             execs = drop_all(&host.execs, context);
+             execs = drop_all(&host.execs, context), comms = host_count_comms(context);
     drop_all(&host.modules, context);
-    if (used || streams || events || execs)
-        fprintf(stderr, "stand-in: a context ends with %zu bytes, %u streams, %u events and %u graphs\n", used, streams,
-                events, execs);
+    if (used || streams || events || execs || comms)
+        fprintf(stderr,
+                "stand-in: a context ends with %zu bytes, %u streams, %u events, %u graphs and %u communicators\n",
+                used, streams, events, execs, comms);
     host_free_memory(context);
     host.contexts.remove(context);
 }

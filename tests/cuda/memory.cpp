@@ -141,3 +141,17 @@ CUresult CUDAAPI cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, C
         return context.error;
     });
 }
+
+// On one device.
+CUresult CUDAAPI cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream)
+{
+    return host_call_in_context(__func__, [&](host_context &) {
+        const host_memory *source = host_find_memory(from, size);
+        if (!source || source->pinned || source->context != host_current())
+            return CUDA_ERROR_INVALID_VALUE;
+        return queue_on(stream, to, size, [=] {
+            memmove((void *)to, (const void *)from, size);
+            return CUDA_SUCCESS;
+        });
+    });
+}

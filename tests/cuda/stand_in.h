@@ -1,6 +1,7 @@
-// A stand-in for the CUDA driver: a library that exports the functions of the table in plugin/cuda/driver.h and runs
-// the kernels on the host. LAVAFLOW_LIBCUDA names it. As with a real device, work that is queued on a stream runs
-// later: when somebody waits for it, and what it then finds is in memory.
+// A stand-in for the CUDA driver, and for NCCL (nccl.cpp): a library that exports the functions of the table in
+// plugin/cuda/driver.h and runs the kernels on the host. LAVAFLOW_LIBCUDA names it, and LAVAFLOW_LIBNCCL may. As with a
+// real device, work that is queued on a stream runs later: when somebody waits for it, and what it then finds is in
+// memory.
 //
 // LAVAFLOW_STAND_IN_DEVICES=N          so many devices; 1 by default
 // LAVAFLOW_STAND_IN_MEMORY=BYTES       of each
@@ -65,6 +66,8 @@ struct host_stream {
     std::deque<host_work> queue;
     uint64_t queued, done;
     host_captured captured;
+    unsigned queries;
+    bool stuck; // behind a group of NCCL that never ends
 };
 
 struct host_event {
@@ -168,6 +171,8 @@ template <class Body> CUresult host_call_in_context(const char *function, Body b
 // The memory that holds all these bytes, or NULL.
 const host_memory *host_find_memory(uint64_t address, size_t size);
 void host_free_memory(uint64_t context); // all that a context has left
+
+unsigned host_count_comms(uint64_t context); // NCCL's
 
 // A stream of the current context, or NULL.
 host_stream *host_find_stream(CUstream stream);

@@ -1,6 +1,9 @@
 // Streams, events and captures.
 #include "stand_in.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #include <algorithm>
 
 #include "launch.h"
@@ -14,7 +17,7 @@ host_stream *host_find_stream(CUstream stream)
 void host_drain(uint64_t id, uint64_t ticket)
 {
     host_stream *stream = host.streams.find(id);
-    while (stream && !stream->queue.empty() && stream->done < ticket) {
+    while (stream && !stream->stuck && !stream->queue.empty() && stream->done < ticket) {
         host_work work = std::move(stream->queue.front());
         host_context *context = host.contexts.find(stream->context);
         stream->queue.pop_front();
@@ -52,7 +55,7 @@ void host_queue(host_stream *stream, host_work work)
 CUresult CUDAAPI cuStreamCreate(CUstream *stream, unsigned)
 {
     return host_call_in_context(__func__, [&](host_context &) {
-        *stream = host.streams.add<CUstream>({ host_current(), {}, 0, 0, {} });
+        *stream = host.streams.add<CUstream>({ host_current(), {}, 0, 0, {}, 0, false });
         return CUDA_SUCCESS;
     });
 }
@@ -79,6 +82,25 @@ CUresult CUDAAPI cuStreamSynchronize(CUstream stream)
     return call_of_stream(__func__, stream, [&](host_context &context, host_stream *found) {
         if (found->captured.capture)
             return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+        if (found->stuck) {
+            fprintf(stderr, "stand-in: a wait for what never ends\n");
+            abort();
+        }
+        host_drain((uint64_t)stream, UINT64_MAX);
+        return context.error;
+    });
+}
+
+// At first, not yet.
+CUresult CUDAAPI cuStreamQuery(CUstream stream)
+{
+    return call_of_stream(__func__, stream, [&](host_context &context, host_stream *found) {
+        if (found->captured.capture)
+            return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+        if (context.error)
+            return context.error;
+        if (found->stuck || (found->queries++ % 2 == 0 && !found->queue.empty()))
+            return CUDA_ERROR_NOT_READY;
         host_drain((uint64_t)stream, UINT64_MAX);
         return context.error;
     });
