@@ -69,6 +69,10 @@ bool lf_dataset_read(lf_dataset *data, lf_part_id id, const uint64_t *rows, size
 bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_t count, const lf_rows_out *out,
                           lf_error *err);
 
+// The rows of a call for who reads a part from the first row to the last, with about `bytes` of x, or more where
+// fewer would inflate chunks several times.
+size_t lf_dataset_piece(const lf_dataset *data, lf_part_id id, size_t bytes);
+
 // sha256 of what the part's x is: the logical content of its object, which rows of it in which order, scale and offset.
 // Two parts of equal digests give a model the same inputs. Reads all of x.
 bool lf_dataset_digest(lf_dataset *data, lf_part_id id, char hex[65], lf_error *err);

@@ -159,3 +159,13 @@ bool lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first, size_
 {
     return read_rows(data, id, NULL, first, count, out, err);
 }
+
+size_t lf_dataset_piece(const lf_dataset *data, lf_part_id id, size_t bytes)
+{
+    enum { SCATTERED_BYTES = 64 << 20 }; // every piece of a split part takes rows of most chunks
+    const lf_source *x = &data->x[lf_dataset_sources(data, id)];
+    if (data->split && x->block_rows && bytes < SCATTERED_BYTES)
+        bytes = SCATTERED_BYTES;
+    size_t rows = lf_source_piece(x, bytes);
+    return rows < data->parts[id].rows ? rows : (size_t)data->parts[id].rows;
+}

@@ -118,9 +118,7 @@ static bool measure(const lf_dataset *data, moments *features, lf_error *err)
 {
     const lf_part *train = &data->parts[LF_PART_TRAIN];
     const lf_source *x = &data->x[LF_PART_TRAIN];
-    size_t piece = (4u << 20) / x->row_size + 1;
-    if (piece < x->block_rows)
-        piece = (size_t)x->block_rows; // whole chunks, bounded as block_rows is
+    size_t piece = lf_source_piece(x, 4u << 20);
     unsigned char *bits = mark_rows(data, x->rows);
     void *stored = malloc(piece * x->row_size);
     double *wide = malloc(x->columns * sizeof *wide);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/chunks.h"
 #include "io/dataset.h"
 #include "io/h5.h"
 
@@ -213,6 +214,22 @@ static hsize_t piece_rows(hid_t set, const hsize_t *dims, int rank, size_t eleme
     return rows < dims[0] ? rows : dims[0];
 }
 
+// Rows of the whole values, as `plain`; by several threads where they are stored so.
+static bool read_rows(hid_t set, hid_t plain, const lf_chunks *chunks, const hsize_t *start, const hsize_t *size,
+                      int rank, hid_t space, void *values, const char *where, lf_error *err)
+{
+    if (chunks)
+        return lf_chunks_read(chunks, &(lf_box){ start[0], size[0], 0, rank > 1 ? size[1] : 1 }, true, values, err);
+    hid_t memory = rank > 0 ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
+    bool good = memory >= 0 &&
+                (rank == 0 || H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0) &&
+                H5Dread(set, plain, memory, space, H5P_DEFAULT, values) >= 0;
+    if (!good)
+        lf_h5_error(err, LF_EFORMAT, "%s: cannot read", where);
+    H5Sclose(memory);
+    return good;
+}
+
 static bool hash_values(lf_hash *hash, hid_t set, hid_t plain, hid_t space, const char *where, lf_error *err)
 {
     hsize_t dims[H5S_MAX_RANK] = { 1 }, start[H5S_MAX_RANK] = { 0 }, size[H5S_MAX_RANK] = { 1 };
@@ -232,18 +249,17 @@ static bool hash_values(lf_hash *hash, hid_t set, hid_t plain, hid_t space, cons
         return false;
     }
     bool good = true;
+    hid_t type = H5Dget_type(set);
+    lf_chunks *chunks = H5Tequal(type, plain) > 0 ? lf_chunks_open(set, where) : NULL;
+    H5Tclose(type);
     memcpy(size, dims, sizeof size);
     for (start[0] = 0; good && start[0] < dims[0]; start[0] += rows) {
         size[0] = dims[0] - start[0] < rows ? dims[0] - start[0] : rows;
-        hid_t memory = rank > 0 ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
-        good = memory >= 0 && (rank == 0 || H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0) &&
-               H5Dread(set, plain, memory, space, H5P_DEFAULT, values) >= 0;
+        good = read_rows(set, plain, chunks, start, size, rank, space, values, where, err);
         if (good)
             lf_hash_update(hash, values, (size_t)(row_values * size[0]) * element);
-        else
-            lf_h5_error(err, LF_EFORMAT, "%s: cannot read", where);
-        H5Sclose(memory);
     }
+    lf_chunks_close(chunks);
     free(values);
     return good;
 }

@@ -179,6 +179,8 @@ bool lf_source_open(lf_source *source, hid_t file, const char *file_name, const 
         }
         if (!open_chunked(source, file, type, chunk, file_name, path, err))
             goto error;
+        if (H5Tequal(type, source->memory_type) > 0)
+            source->chunks = lf_chunks_open(source->set, source->where);
     } else if (layout == H5D_CONTIGUOUS) {
         open_raw(source, file, type);
     }
@@ -194,13 +196,24 @@ error:
 
 void lf_source_deliver(lf_source *source, lf_dtype type)
 {
-    if (type != source->stored && source->fd >= 0) {
-        close(source->fd);
+    if (type != source->stored) {
+        if (source->fd >= 0)
+            close(source->fd);
         source->fd = -1;
+        lf_chunks_close(source->chunks);
+        source->chunks = NULL;
     }
     source->stored = type;
     source->memory_type = native_type(type);
     source->row_size = source->columns * lf_dtype_size(type);
+}
+
+size_t lf_source_piece(const lf_source *source, size_t bytes)
+{
+    uint64_t rows = bytes / source->row_size + 1, block = source->block_rows;
+    if (block)
+        rows = (rows + block - 1) / block * block;
+    return (size_t)(rows < source->rows ? rows : source->rows);
 }
 
 void lf_source_close(lf_source *source)
@@ -209,6 +222,7 @@ void lf_source_close(lf_source *source)
         H5Dclose(source->set);
     if (source->fd >= 0)
         close(source->fd);
+    lf_chunks_close(source->chunks);
     free(source->where);
     *source = (lf_source){ .set = -1, .fd = -1 };
 }

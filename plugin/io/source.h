@@ -10,6 +10,7 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
+#include "io/chunks.h"
 #include "io/h5.h"
 
 typedef struct lf_source {
@@ -28,6 +29,7 @@ typedef struct lf_source {
     // so that one read inflates each chunk once and the scratch memory stays bounded. 0: not chunked.
     uint64_t block_rows;
     hsize_t strip;
+    lf_chunks *chunks; // of values already in the delivered type; NULL: HDF5 reads all of them
 
     // Contiguous values already in the delivered type lie in the file at `offset` and are read without HDF5.
     int fd; // -1: read through HDF5
@@ -45,6 +47,9 @@ bool lf_source_open(lf_source *source, hid_t file, const char *file_name, const 
 void lf_source_close(lf_source *source);
 // Delivers another type than the stored one: LF_U32 or LF_F32.
 void lf_source_deliver(lf_source *source, lf_dtype type);
+
+// Rows to read at a time in order to read all of them once, of about `bytes`: whole blocks.
+size_t lf_source_piece(const lf_source *source, size_t bytes);
 
 // The others take the lock themselves. Rows are not checked here.
 // Rows first … first + count - 1 in `type`, or the source's own type if negative.

@@ -61,6 +61,16 @@ static bool read_box(const lf_source *source, uint64_t first, size_t count, hsiz
     return good;
 }
 
+// The same in the delivered type.
+static bool read_delivered(const lf_source *source, uint64_t first, size_t count, hsize_t from, hsize_t width,
+                           void *out, lf_error *err)
+{
+    const lf_box box = { first, count, from, width };
+    if (source->chunks && lf_chunks_fill(source->chunks, &box))
+        return lf_chunks_read(source->chunks, &box, false, out, err);
+    return read_box(source, first, count, from, width, source->memory_type, out, err);
+}
+
 static hsize_t width_of(const lf_source *source)
 {
     return source->rank > 1 ? source->dims[1] : 1;
@@ -72,7 +82,8 @@ bool lf_source_read_span(const lf_source *source, uint64_t first, size_t count, 
         return true;
     if (type < 0 && source->fd >= 0)
         return read_raw(source, first, count, out, err);
-    return read_box(source, first, count, 0, width_of(source), type < 0 ? source->memory_type : type, out, err);
+    return type < 0 ? read_delivered(source, first, count, 0, width_of(source), out, err)
+                    : read_box(source, first, count, 0, width_of(source), type, out, err);
 }
 
 // How many picks, from the first, one piece takes.
@@ -138,7 +149,7 @@ static bool read_piece(const lf_source *source, const lf_pick *picks, size_t cou
     for (hsize_t from = 0; from < width; from += strip) {
         hsize_t wide = width - from < strip ? width - from : strip;
         bool good = source->fd >= 0 ? read_raw(source, first, rows, room->bytes, err)
-                                    : read_box(source, first, rows, from, wide, source->memory_type, room->bytes, err);
+                                    : read_delivered(source, first, rows, from, wide, room->bytes, err);
         if (!good)
             return false;
         size_t length = (size_t)wide * unit;

@@ -278,7 +278,8 @@ static bool upload_all(lf_feed *feed, bool ok, lf_error *err)
     const lf_part *part = feed->part;
     const uint32_t ranks = feed->p.rank_count > 1 ? feed->p.rank_count : 1;
     const size_t row = lf_row_bytes_sum(feed->p.row) - feed->p.row.teacher;
-    upload u = { .piece = UPLOAD_BYTES / row + 1, .rank = feed->p.rank, .ranks = ranks };
+    upload u = { .rank = feed->p.rank, .ranks = ranks };
+    u.piece = lf_dataset_piece(feed->p.data, feed->p.part, UPLOAD_BYTES);
     if (u.piece > (part->rows + ranks - 1) / ranks)
         u.piece = (part->rows + ranks - 1) / ranks;
     u.own = malloc(u.piece * row);
