@@ -324,7 +324,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         };
         product.a = { (const float *)a, p.a->rows, p.a->columns, (uint64_t)p.a->stride, p.how->turn_a == CUBLAS_OP_T };
         product.b = { (const float *)b, p.b->rows, p.b->columns, (uint64_t)p.b->stride, p.how->turn_b == CUBLAS_OP_T };
-        host_queue(on, [product] { return host_product_run(product); });
+        host_queue(
+            on, [product] { return host_product_run(product); }, workspace);
         return CUBLAS_STATUS_SUCCESS;
     });
 }

@@ -1,4 +1,8 @@
 // Graphs: nodes with what comes before them, run in any order that keeps it.
+#include <stdio.h>
+
+#include <algorithm>
+
 #include "launch.h"
 #include "stand_in.h"
 
@@ -15,15 +19,16 @@ CUresult CUDAAPI cuGraphDestroy(CUgraph graph)
     return host_call(__func__, [&] { return host.graphs.remove(graph) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; });
 }
 
-size_t host_graph_add(host_graph *graph, host_work work, std::vector<size_t> after)
+size_t host_graph_add(host_graph *graph, host_work work, std::vector<size_t> after, const void *memory)
 {
     uint64_t id = host_new_id();
     graph->places[id] = graph->nodes.size();
-    graph->nodes.push_back({ id, std::move(work), std::move(after) });
+    graph->nodes.push_back({ id, std::move(work), std::move(after), memory });
     return graph->nodes.size() - 1;
 }
 
-static CUresult add_node(CUgraphNode *node, CUgraph handle, const CUgraphNode *after, size_t count, host_work work)
+static CUresult add_node(CUgraphNode *node, CUgraph handle, const CUgraphNode *after, size_t count, host_work work,
+                         const void *memory = NULL)
 {
     host_graph *graph = host.graphs.find(handle);
     std::vector<size_t> places;
@@ -35,7 +40,7 @@ static CUresult add_node(CUgraphNode *node, CUgraph handle, const CUgraphNode *a
             return CUDA_ERROR_INVALID_VALUE;
         places.push_back(place->second);
     }
-    *node = (CUgraphNode)graph->nodes[host_graph_add(graph, std::move(work), std::move(places))].id;
+    *node = (CUgraphNode)graph->nodes[host_graph_add(graph, std::move(work), std::move(places), memory)].id;
     return CUDA_SUCCESS;
 }
 
@@ -58,6 +63,45 @@ CUresult CUDAAPI cuGraphAddEmptyNode(CUgraphNode *node, CUgraph graph, const CUg
     return host_call(__func__, [&] { return add_node(node, graph, after, count, [] { return CUDA_SUCCESS; }); });
 }
 
+bool host_graph_is_joined(const host_graph &graph, const std::vector<size_t> &nodes, std::vector<size_t> end)
+{
+    std::vector<bool> before(graph.nodes.size());
+    while (!end.empty()) {
+        size_t node = end.back();
+        end.pop_back();
+        if (before[node])
+            continue;
+        before[node] = true;
+        end.insert(end.end(), graph.nodes[node].after.begin(), graph.nodes[node].after.end());
+    }
+    return std::all_of(nodes.begin(), nodes.end(), [&](size_t node) { return before[node]; });
+}
+
+// The memory that nodes work in, of a graph or of what becomes one node.
+static const void *memory_of(const host_graph &graph)
+{
+    const void *memory = NULL;
+    for (const host_graph::node &node : graph.nodes)
+        memory = node.memory ? node.memory : memory;
+    return memory;
+}
+
+// Of the nodes that work in memory of their own, each comes after the one before it.
+static bool take_turns(const host_graph &graph)
+{
+    std::map<const void *, size_t> last;
+    for (size_t n = 0; n < graph.nodes.size(); n++) {
+        const void *memory = graph.nodes[n].memory;
+        if (memory && last.count(memory) && !host_graph_is_joined(graph, { last[memory] }, { n })) {
+            fprintf(stderr, "stand-in: two nodes of a graph may work in the same memory at the same time\n");
+            return false;
+        }
+        if (memory)
+            last[memory] = n;
+    }
+    return true;
+}
+
 // The child is copied as it is now.
 CUresult CUDAAPI cuGraphAddChildGraphNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
                                           CUgraph child)
@@ -67,7 +111,8 @@ CUresult CUDAAPI cuGraphAddChildGraphNode(CUgraphNode *node, CUgraph graph, cons
         if (!found)
             return CUDA_ERROR_INVALID_VALUE;
         auto copy = std::make_shared<const host_graph>(*found);
-        return add_node(node, graph, after, count, [copy] { return host_graph_run(*copy); });
+        return add_node(
+            node, graph, after, count, [copy] { return host_graph_run(*copy); }, memory_of(*copy));
     });
 }
 
@@ -103,7 +148,7 @@ CUresult CUDAAPI cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, u
 {
     return host_call_in_context(__func__, [&](host_context &) {
         const host_graph *found = host.graphs.find(graph);
-        if (!found)
+        if (!found || !take_turns(*found))
             return CUDA_ERROR_INVALID_VALUE;
         *exec = host.execs.add<CUgraphExec>({ host_current(), std::make_shared<const host_graph>(*found) });
         return CUDA_SUCCESS;

@@ -38,6 +38,7 @@ struct host_graph {
         uint64_t id;
         host_work work;
         std::vector<size_t> after; // earlier nodes, by place
+        const void *memory;        // that it works in, so that it must not run beside another such node; or NULL
     };
     std::vector<node> nodes;
     std::map<uint64_t, size_t> places; // of nodes, by id
@@ -181,9 +182,11 @@ void host_drain(uint64_t stream, uint64_t ticket);
 // Runs all that is queued in a context, and returns how that went.
 CUresult host_drain_all(uint64_t context);
 // Queues it, or makes it a node of the capture.
-void host_queue(host_stream *stream, host_work work);
+void host_queue(host_stream *stream, host_work work, const void *memory = NULL);
 
-size_t host_graph_add(host_graph *graph, host_work work, std::vector<size_t> after);
+size_t host_graph_add(host_graph *graph, host_work work, std::vector<size_t> after, const void *memory = NULL);
+// Whether all that these nodes do comes before where others end.
+bool host_graph_is_joined(const host_graph &graph, const std::vector<size_t> &nodes, std::vector<size_t> end);
 CUresult host_graph_run(const host_graph &graph);
 
 // The work of a launch, or why the driver would refuse it.

@@ -41,11 +41,11 @@ CUresult host_drain_all(uint64_t context)
     return host.contexts.find(context)->error;
 }
 
-void host_queue(host_stream *stream, host_work work)
+void host_queue(host_stream *stream, host_work work, const void *memory)
 {
     host_captured *captured = &stream->captured;
     if (captured->capture) {
-        captured->tail = { host_graph_add(&captured->capture->graph, std::move(work), captured->tail) };
+        captured->tail = { host_graph_add(&captured->capture->graph, std::move(work), captured->tail, memory) };
     } else {
         stream->queue.push_back(std::move(work));
         stream->queued++;
@@ -181,21 +181,6 @@ CUresult CUDAAPI cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode)
     });
 }
 
-// Whether all that a stream did comes before where another ends.
-static bool is_joined(const host_graph &graph, const std::vector<size_t> &nodes, std::vector<size_t> end)
-{
-    std::vector<bool> before(graph.nodes.size());
-    while (!end.empty()) {
-        size_t node = end.back();
-        end.pop_back();
-        if (before[node])
-            continue;
-        before[node] = true;
-        end.insert(end.end(), graph.nodes[node].after.begin(), graph.nodes[node].after.end());
-    }
-    return std::all_of(nodes.begin(), nodes.end(), [&](size_t node) { return before[node]; });
-}
-
 CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph *graph)
 {
     return call_of_stream(__func__, stream, [&](host_context &, host_stream *found) {
@@ -208,7 +193,7 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph *graph)
             host_captured *captured = &entry.second.captured;
             if (captured->capture != capture)
                 continue;
-            joined = joined && is_joined(capture->graph, captured->tail, end);
+            joined = joined && host_graph_is_joined(capture->graph, captured->tail, end);
             *captured = {};
         }
         *graph = joined ? host.graphs.add<CUgraph>(std::move(capture->graph)) : NULL;

@@ -120,6 +120,7 @@ static void a_device_is_described(void **state)
     assert_string_equal(info.uuid, "7374616e-642d-696e-2064-657669636502");
     assert_string_equal(info.api_version, "9.0");
     assert_non_null(strstr(info.driver_version, "CUDA "));
+    assert_non_null(strstr(info.driver_version, ", no cuBLASLt"));
     assert_int_equal(info.memory, 4ull << 30);
     assert_int_equal(strlen(info.kernels), 64);
     assert_true(info.hardware_gpu && info.discrete);

@@ -286,9 +286,13 @@ static void too_little_memory_is_said_and_survived(void **state)
             assert_int_equal(live(), before);
         setenv("LAVAFLOW_STAND_IN_FAIL", "", 1);
     }
+    const size_t opened = live(); // with a handle and a workspace
+    assert_int_equal(opened, before + 2);
     lf_exec *exec = lf_device_exec_create(dev, t.program, &t.rig.regions, &err);
     assert_non_null(exec);
+    assert_true(live() > opened);
     lf_device_exec_destroy(dev, exec);
+    assert_int_equal(live(), opened);
     trainer_finish(&t);
     lf_device_close(dev);
 }
