@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vulkan/internal.h"
+#include "vulkan/small.h"
 
 #define RECORDING_MAX 16
 
@@ -33,6 +33,7 @@ typedef struct vk_exec {
     vk_dispatch *dispatches; // in order of execution
     size_t dispatch_count;
     vk_dispatch advance;
+    vk_small *small; // whole steps; NULL: as dispatches
     VkBufferView *views;
     size_t view_count;
     vk_recording recordings[RECORDING_MAX];
@@ -83,7 +84,7 @@ void vk_barrier(vk_device *dev, VkCommandBuffer commands)
     dev->vk.vkCmdPipelineBarrier(commands, stages, stages, 0, 1, &all, 0, NULL, 0, NULL);
 }
 
-static void compute_barrier(vk_device *dev, VkCommandBuffer commands)
+void vk_compute_barrier(vk_device *dev, VkCommandBuffer commands)
 {
     VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                                 .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
@@ -278,7 +279,8 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
         }
     }
     vk_lower_advance(prog, &call);
-    if (!make_dispatch(dev, exec, &call, &exec->advance, err) || !vk_validation_check(err))
+    if (!vk_small_create(dev, prog, exec->regions, &exec->small, err) ||
+        !make_dispatch(dev, exec, &call, &exec->advance, err) || !vk_validation_check(err))
         goto error;
     return (lf_exec *)exec;
 error:
@@ -296,6 +298,7 @@ void vk_exec_destroy(lf_device *base, lf_exec *head)
         vk_wait_for(dev, exec->recordings[i].submission, NULL); // a lost device has nothing pending
         vk_commands_free(dev, exec->recordings[i].commands);
     }
+    vk_small_destroy(dev, exec->small);
     dev->vk.vkDestroyDescriptorPool(dev->device, exec->pool, NULL);
     for (size_t i = 0; i < exec->view_count; i++)
         dev->vk.vkDestroyBufferView(dev->device, exec->views[i], NULL);
@@ -323,33 +326,42 @@ static bool is_last(const vk_exec *exec, uint32_t segment)
     return segment >= exec->dispatches[exec->dispatch_count - 1].segment;
 }
 
-static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_error *err)
+static void record_steps(vk_device *dev, const vk_exec *exec, vk_recording *recording, VkCommandBuffer commands)
 {
-    VkCommandBuffer commands = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, err);
-    if (!commands)
-        return false;
     // The program's barriers also part a step from the next, but only where all of it runs: fewer operations touch
     // memory in another order.
     bool whole = recording->first == 0 && is_last(exec, recording->last);
     recording->dispatches = 0;
-    vk_barrier(dev, commands); // what earlier submissions wrote
+    if (whole && exec->small) {
+        recording->dispatches = vk_small_record(dev, exec->small, commands, recording->steps);
+        return;
+    }
     for (uint32_t step = 0; step < recording->steps; step++) {
         if (step && !whole)
-            compute_barrier(dev, commands);
+            vk_compute_barrier(dev, commands);
         for (size_t i = 0; i < exec->dispatch_count; i++) {
             const vk_dispatch *d = &exec->dispatches[i];
             if (d->segment < recording->first || d->segment > recording->last)
                 continue;
             if (d->barrier && recording->dispatches)
-                compute_barrier(dev, commands);
+                vk_compute_barrier(dev, commands);
             record_dispatch(dev, commands, d, step);
             recording->dispatches++;
         }
     }
+}
+
+static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_error *err)
+{
+    VkCommandBuffer commands = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, err);
+    if (!commands)
+        return false;
+    vk_barrier(dev, commands); // what earlier submissions wrote
+    record_steps(dev, exec, recording, commands);
     if (is_last(exec, recording->last)) {
         vk_dispatch advance = exec->advance;
         advance.push[1] = recording->steps;
-        compute_barrier(dev, commands); // every step has read the counter
+        vk_compute_barrier(dev, commands); // every step has read the counter
         record_dispatch(dev, commands, &advance, 0);
         recording->dispatches++;
     }

@@ -5,6 +5,7 @@
 //   memory.c    buffers: memory, mapping, staging
 //   kernels.c   pipelines, each made once a device; kernel_cache.c keeps the driver's cache of them on disk
 //   lower.c     an operation of a program becomes dispatches
+//   small.c     a small program as one dispatch a step
 //   exec.c      recording, submitting, waiting
 #ifndef LF_VULKAN_INTERNAL_H
 #define LF_VULKAN_INTERNAL_H
@@ -31,11 +32,13 @@ bool vk_validation_check(lf_error *err);
 
 // ---- kernels
 
-#define KERNEL_ADVANCE ((unsigned)LF_OP_COUNT) // adds to the schedule's counter; the others are lf_op_kind
-#define KERNEL_COUNT   (LF_OP_COUNT + 1)
-#define SPEC_MAX       13                   // specialization constants of a kernel
-#define PUSH_MAX       14                   // words of push constants; the first is the step within the submission
-#define BINDING_MAX    (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
+#define KERNEL_ADVANCE        ((unsigned)LF_OP_COUNT) // adds to the schedule's counter; the others are lf_op_kind
+#define KERNEL_SMALL          (LF_OP_COUNT + 1u)      // whole steps of a small program: small.c
+#define KERNEL_COUNT          (LF_OP_COUNT + 2)
+#define KERNEL_SMALL_OPERANDS 10
+#define SPEC_MAX              13 // specialization constants of a kernel
+#define PUSH_MAX              21 // words of push constants; the first is the step within the submission
+#define BINDING_MAX           (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {
     unsigned kernel;
@@ -149,6 +152,7 @@ typedef struct vk_call {
 uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_op *op, lf_error *err);
 void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call);
 void vk_lower_advance(const lf_program *prog, vk_call *call);
+uint32_t vk_stored_kind(lf_dtype stored); // shaders/stored.glsl
 
 // ---- exec.c
 
@@ -165,5 +169,7 @@ bool vk_commands_end(vk_device *dev, VkCommandBuffer commands, lf_error *err);
 void vk_commands_free(vk_device *dev, VkCommandBuffer commands);
 // Everything before it happens before everything after it, the host's reads included.
 void vk_barrier(vk_device *dev, VkCommandBuffer commands);
+// What dispatches before it have written is there for those after it.
+void vk_compute_barrier(vk_device *dev, VkCommandBuffer commands);
 
 #endif

@@ -56,13 +56,14 @@ static const spirv codes[][2] = {
     [LF_OP_COLUMN_SUMS] = BOTH(column_sums),
     [LF_OP_BATCH_TOTALS] = BOTH(batch_totals),
     [KERNEL_ADVANCE] = BOTH(advance),
+    [KERNEL_SMALL] = BOTH(small),
 };
 _Static_assert(sizeof codes / sizeof *codes == KERNEL_COUNT, "code for each kernel");
 _Static_assert(LF_OPERAND_MAX == 9, "shaders/common.glsl counts the texel buffers from the same number");
 
 const char *vk_kernel_name(unsigned kernel)
 {
-    return kernel == KERNEL_ADVANCE ? "advance" : lf_op_info_of(kernel)->name;
+    return kernel == KERNEL_ADVANCE ? "advance" : kernel == KERNEL_SMALL ? "small" : lf_op_info_of(kernel)->name;
 }
 
 void vk_kernels_digest(char hex[65])
@@ -78,22 +79,28 @@ void vk_kernels_digest(char hex[65])
     lf_hash_destroy(hash);
 }
 
+static VkDescriptorSetLayoutBinding binding_of(uint32_t number, VkDescriptorType type)
+{
+    return (VkDescriptorSetLayoutBinding){
+        .binding = number, .descriptorType = type, .descriptorCount = 1, .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT
+    };
+}
+
 uint32_t vk_kernel_bindings(unsigned kernel, bool texel, VkDescriptorSetLayoutBinding bindings[BINDING_MAX])
 {
-    static const lf_operand_info counter = { .role = "schedule", .written = true };
-    const lf_operand_info *operands = kernel == KERNEL_ADVANCE ? &counter : lf_op_info_of(kernel)->operands;
-    uint32_t count = 0, operand_count = kernel == KERNEL_ADVANCE ? 1 : LF_OPERAND_MAX;
-    for (uint32_t i = 0; i < operand_count && operands[i].role; i++) {
-        VkDescriptorSetLayoutBinding binding = { .binding = i,
-                                                 .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                                 .descriptorCount = 1,
-                                                 .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT };
-        if (operands[i].written || !texel)
-            bindings[count++] = binding;
-        binding.binding = LF_OPERAND_MAX + i;
-        binding.descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER;
-        if (operands[i].read && texel)
-            bindings[count++] = binding;
+    // What is not an operation reads no texel buffers.
+    static const lf_operand_info own = { .role = "own", .written = true };
+    uint32_t count = 0, operands = kernel == KERNEL_ADVANCE ? 1
+                                   : kernel == KERNEL_SMALL ? KERNEL_SMALL_OPERANDS
+                                                            : LF_OPERAND_MAX;
+    for (uint32_t i = 0; i < operands; i++) {
+        const lf_operand_info *info = kernel < LF_OP_COUNT ? &lf_op_info_of(kernel)->operands[i] : &own;
+        if (!info->role)
+            break;
+        if (info->written || !texel)
+            bindings[count++] = binding_of(i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER);
+        if (info->read && texel)
+            bindings[count++] = binding_of(LF_OPERAND_MAX + i, VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER);
     }
     return count;
 }

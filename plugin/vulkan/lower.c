@@ -68,13 +68,17 @@ static void set_groups(const vk_device *dev, vk_call *call, uint32_t groups)
     call->groups[1] = lines;
 }
 
+uint32_t vk_stored_kind(lf_dtype stored)
+{
+    return stored == LF_F32 ? 2 : stored == LF_I8 || stored == LF_I16 || stored == LF_I32;
+}
+
 static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     const lf_tensor *y = lf_op_tensor(prog, op, LF_GATHER_Y);
     uint32_t target_words = y ? y->cols : 0;
     lf_dtype stored = lf_op_tensor(prog, op, LF_GATHER_DATA)->type;
     bool quads = op->inputs % 4 == 0;
-    bool is_signed = stored == LF_I8 || stored == LF_I16 || stored == LF_I32;
     use(call, prog, op, LF_GATHER_DATA, VIEW_WORD);
     use(call, prog, op, LF_GATHER_TARGETS, VIEW_WORD);
     use(call, prog, op, LF_GATHER_SCALING, quads ? VIEW_FLOAT4 : VIEW_FLOAT);
@@ -83,7 +87,7 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
     use(call, prog, op, LF_GATHER_X, VIEW_FLOAT);
     use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
     const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored),
-                              stored == LF_F32 ? 2 : is_signed };
+                              vk_stored_kind(stored) };
     const uint32_t push[] = { 0, op->rows, op->inputs, target_words, op->row };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
