@@ -272,6 +272,15 @@ static bool spread(lf_feed *feed, const upload *u, uint64_t first, lf_error *err
     return ok;
 }
 
+// The rows of a piece, so that each process has one. Files of equal rows may be laid out differently.
+static bool choose_piece(const lf_feed *feed, upload *u, bool ok, lf_error *err)
+{
+    uint64_t share = (feed->part->rows + u->ranks - 1) / u->ranks * feed->p.row.x - 1;
+    u->piece = lf_dataset_piece(feed->p.data, feed->p.part, share < UPLOAD_BYTES ? (size_t)share : UPLOAD_BYTES);
+    ok = agree(feed, ok, err);
+    return ok && (u->ranks == 1 || lf_ranks_broadcast(&u->piece, sizeof u->piece, err));
+}
+
 // In pieces, so that the host never holds the whole data beside the device. `ok`: nothing has failed before.
 static bool upload_all(lf_feed *feed, bool ok, lf_error *err)
 {
@@ -279,14 +288,13 @@ static bool upload_all(lf_feed *feed, bool ok, lf_error *err)
     const uint32_t ranks = feed->p.rank_count > 1 ? feed->p.rank_count : 1;
     const size_t row = lf_row_bytes_sum(feed->p.row) - feed->p.row.teacher;
     upload u = { .rank = feed->p.rank, .ranks = ranks };
-    u.piece = lf_dataset_piece(feed->p.data, feed->p.part, UPLOAD_BYTES);
-    if (u.piece > (part->rows + ranks - 1) / ranks)
-        u.piece = (part->rows + ranks - 1) / ranks;
+    if (!choose_piece(feed, &u, ok, err))
+        return false;
     u.own = malloc(u.piece * row);
     u.other = ranks > 1 ? malloc(u.piece * row) : NULL;
     if (feed->p.row.w)
         feed->w = calloc(part->rows, sizeof *feed->w);
-    if (ok && !(u.own && (u.other || ranks == 1) && (feed->w || !feed->p.row.w))) {
+    if (!(u.own && (u.other || ranks == 1) && (feed->w || !feed->p.row.w))) {
         lf_error_set(err, LF_ENOMEM, "%s: out of memory for %zu rows", part->x_path, u.piece);
         ok = false;
     }

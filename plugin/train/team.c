@@ -1,28 +1,20 @@
 #include "train/team.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "abi.h"
 #include "core/clock.h"
+#include "train/crew.h"
 #include "train/hand_out.h"
 #include "train/member.h"
 #include "train/shares.h"
 
 enum { MEASURED_STEPS = 4 };
 
-typedef struct thread {
-    lf_team *team;
-    lf_member *member;
-    pthread_t id;
-    bool started;
-} thread;
-
 struct lf_team {
     lf_team_params p;
     lf_member *members; // [p.count]
-    thread *threads;    // [p.count]
     unsigned alive;
     uint64_t scatter;      // shards are handed out at random, by this seed; 0: not
     lf_shares shares;      // of every process
@@ -33,66 +25,12 @@ struct lf_team {
     double wall, computed;
     lf_fault *faults;
     lf_member_job job;
-    // A run, under `lock`.
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint64_t runs;   // counts them
-    uint64_t target; // steps
-    unsigned working;
-    bool quits;
+    lf_crew *crew;
 };
 
 static bool is_alive(const lf_member *m)
 {
     return !m->replica->lost;
-}
-
-// ---- threads
-
-static void *member_main(void *user)
-{
-    const thread *self = user;
-    lf_member *m = self->member;
-    lf_team *team = self->team;
-    pthread_mutex_lock(&team->lock);
-    for (uint64_t heard = 0;;) {
-        while (!team->quits && team->runs == heard)
-            pthread_cond_wait(&team->changed, &team->lock);
-        if (team->quits)
-            break;
-        heard = team->runs;
-        uint64_t target = team->target;
-        if (!is_alive(m)) // not counted among those that work
-            continue;
-        pthread_mutex_unlock(&team->lock);
-        lf_member_outcome result = LF_MEMBER_DONE;
-        while (result == LF_MEMBER_DONE && m->done < target) {
-            result = lf_member_step(m, m->done);
-            m->done += result == LF_MEMBER_DONE;
-        }
-        if (result == LF_MEMBER_FAILED)
-            m->replica->lost = true; // seen by others once nobody works
-        if (result != LF_MEMBER_DONE)
-            lf_exchanger_stop(team->exchanger);
-        pthread_mutex_lock(&team->lock);
-        team->working--;
-        pthread_cond_broadcast(&team->changed);
-    }
-    pthread_mutex_unlock(&team->lock);
-    return NULL;
-}
-
-// Runs the members up to `target` steps, or until one fails; then nobody works.
-static void work(lf_team *team, uint64_t target)
-{
-    pthread_mutex_lock(&team->lock);
-    team->target = target;
-    team->working = team->alive;
-    team->runs++;
-    pthread_cond_broadcast(&team->changed);
-    while (team->working)
-        pthread_cond_wait(&team->changed, &team->lock);
-    pthread_mutex_unlock(&team->lock);
 }
 
 // ---- handing out
@@ -332,7 +270,7 @@ bool lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, flo
         return false;
     for (;;) {
         unsigned complete = 0;
-        work(team, target);
+        lf_crew_run(team->crew, target);
         for (unsigned i = 0; i < team->p.count; i++)
             complete += is_alive(&team->members[i]) && team->members[i].done == target;
         if (complete == team->alive)
@@ -357,22 +295,17 @@ lf_team *lf_team_create(const lf_team_params *params, lf_error *err)
 {
     lf_team *team = calloc(1, sizeof *team);
     if (team) {
-        pthread_mutex_init(&team->lock, NULL);
-        pthread_cond_init(&team->changed, NULL);
         team->p = *params;
         team->alive = params->count;
         team->members = calloc(params->count, sizeof *team->members);
-        team->threads = calloc(params->count, sizeof *team->threads);
     }
-    if (!team || !team->members || !team->threads) {
+    if (!team || !team->members) {
         lf_error_set(err, LF_ENOMEM, "%u devices together: out of memory", params->count);
         lf_team_destroy(team);
         return NULL;
     }
-    for (unsigned i = 0; i < params->count; i++) {
+    for (unsigned i = 0; i < params->count; i++)
         team->members[i] = (lf_member){ .number = i, .replica = &params->replicas[i], .job = &team->job };
-        team->threads[i] = (thread){ .team = team, .member = &team->members[i] };
-    }
     team->scatter = lf_hand_out_seed(); // that it does not matter is what tests show
     if (!lf_shares_init(&team->shares, params->rank, params->rank_count, params->shards, params->rank_devices,
                         params->even, err)) {
@@ -427,34 +360,25 @@ bool lf_team_start(lf_team *team, lf_error *err)
         m->exchanger = team->exchanger;
         m->faults = team->faults;
         m->metrics = calloc((size_t)program->params.batch * LF_METRIC_COUNT, sizeof *m->metrics);
-        if (!m->metrics || pthread_create(&team->threads[i].id, NULL, member_main, &team->threads[i]) != 0) {
-            lf_error_set(err, LF_ENOMEM, "%s: no memory for its thread", m->replica->device->info.id);
+        if (!m->metrics) {
+            lf_error_set(err, LF_ENOMEM, "%s: no memory for its metrics", m->replica->device->info.id);
             return false;
         }
-        team->threads[i].started = true;
     }
-    return true;
+    team->crew = lf_crew_create(team->members, team->p.count, team->exchanger, err);
+    return team->crew != NULL;
 }
 
 void lf_team_destroy(lf_team *team)
 {
     if (!team)
         return;
-    pthread_mutex_lock(&team->lock);
-    team->quits = true;
-    pthread_cond_broadcast(&team->changed);
-    pthread_mutex_unlock(&team->lock);
-    for (unsigned i = 0; team->threads && i < team->p.count; i++)
-        if (team->threads[i].started)
-            pthread_join(team->threads[i].id, NULL);
+    lf_crew_destroy(team->crew);
     for (unsigned i = 0; team->members && i < team->p.count; i++)
         free(team->members[i].metrics);
     lf_exchanger_destroy(team->exchanger);
     lf_faults_free(team->faults);
-    pthread_cond_destroy(&team->changed);
-    pthread_mutex_destroy(&team->lock);
     free(team->members);
-    free(team->threads);
     lf_shares_finish(&team->shares);
     free(team);
 }
