@@ -49,6 +49,7 @@ layout(push_constant) uniform Push {
     float alpha, label_smoothing, weight_decay, bias_decay, momentum, beta1, beta2, rest1, rest2, eps;
 };
 const uint STARTS = 1, FINISHES = 2;
+const uint AHEAD = 4; // loads of x that an invocation has under way: the way to memory is long
 
 const uint BITS = STORED % 256, KIND = STORED / 256;
 const bool LIMITED = false, DECOUPLED = RULE == LF_RULE_ADAM && VARIANT != 0,
@@ -285,18 +286,21 @@ void update_items(lf_schedule_row now)
     }
 }
 
-vec4 input_quad(uint row, uint q)
+vec4 scale_of(uint q)
 {
-    uint feature = 4 * q;
-    return lf_stored4(row, feature, inputs) * LF_LOAD_QUAD(QUADS, scaling, feature, feature, inputs) +
-           LF_LOAD_QUAD(QUADS, scaling, inputs + feature, feature, inputs);
+    return LF_LOAD_QUAD(QUADS, scaling, 4 * q, 4 * q, inputs);
+}
+
+vec4 offset_of(uint q)
+{
+    return LF_LOAD_QUAD(QUADS, scaling, inputs + 4 * q, 4 * q, inputs);
 }
 
 // Gradient and update of kernel_1: an invocation takes four inputs, and with HALVES 2 every other row of the batch; the two
 // then exchange sums, and each updates two of the inputs.
 void update_kernel(lf_schedule_row now)
 {
-    const uint MINE = 4 / HALVES, ROWS = 4, WIDTH = THREADS / HALVES;
+    const uint MINE = 4 / HALVES, WIDTH = THREADS / HALVES;
     uint half_ = thread / WIDTH, mine = half_ * MINE;
     for (uint first = 0; first < quads; first += WIDTH) {
         uint q = first + thread % WIDTH;
@@ -305,14 +309,16 @@ void update_kernel(lf_schedule_row now)
         for (uint k = 0; k < MINE; k++)
             if (4 * q + mine + k < inputs)
                 before[k] = fetch(place_of_input(4 * q + mine + k), 1);
-        for (uint row = half_; q < quads && row < now.rows; row += ROWS * HALVES) {
-            vec4 x[ROWS];
-            for (uint i = 0; i < ROWS; i++) {
+        uint inside = min(q, quads - 1);
+        vec4 scale = scale_of(inside), offset = offset_of(inside);
+        for (uint row = half_; q < quads && row < now.rows; row += AHEAD * HALVES) {
+            vec4 x[AHEAD];
+            for (uint i = 0; i < AHEAD; i++)
+                x[i] = lf_stored4(resident[min(row + i * HALVES, now.rows - 1)], 4 * q, inputs);
+            for (uint i = 0; i < AHEAD; i++) {
                 uint at = row + i * HALVES;
-                x[i] = at < now.rows ? input_quad(resident[at], q) : vec4(0);
-            }
-            for (uint i = 0; i < ROWS; i++) {
-                vec4 slope = memory[at_saved + min(row + i * HALVES, now.rows - 1)];
+                vec4 slope = memory[at_saved + min(at, now.rows - 1)];
+                x[i] = at < now.rows ? x[i] * scale + offset : vec4(0);
                 for (uint k = 0; k < 4; k++)
                     sum[k] += x[i][k] * slope;
             }
@@ -343,10 +349,16 @@ void activate(uint rows)
     for (uint first = 0; first < BATCH; first += AT_ONCE) {
         uint row = first + thread / SHARES;
         vec4 z = vec4(0);
-        for (uint q = row < rows ? thread % SHARES : quads; q < quads; q += SHARES) {
-            vec4 x = input_quad(resident[BATCH + row], q);
-            for (uint k = 0; k < 4; k++)
-                z += x[k] * memory[at_first + k * quads + q];
+        for (uint q = row < rows ? thread % SHARES : quads; q < quads; q += AHEAD * SHARES) {
+            vec4 x[AHEAD];
+            for (uint i = 0; i < AHEAD; i++)
+                x[i] = lf_stored4(resident[BATCH + row], 4 * min(q + i * SHARES, quads - 1), inputs);
+            for (uint i = 0; i < AHEAD; i++) {
+                uint at = min(q + i * SHARES, quads - 1);
+                x[i] = q + i * SHARES < quads ? x[i] * scale_of(at) + offset_of(at) : vec4(0);
+                for (uint k = 0; k < 4; k++)
+                    z += x[i][k] * memory[at_first + k * quads + at];
+            }
         }
         if (SHARES > 1) {
             memory[at_area + thread] = z;
