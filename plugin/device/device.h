@@ -70,6 +70,7 @@ typedef struct lf_device_impl {
 struct lf_device {
     const lf_device_impl *impl;
     lf_device_info info;              // filled by lf_device_open, as list() gave it
+    unsigned opened;                  // how many before it in its list are the same device
     uint64_t submissions, dispatches; // counted by the backend since the device was opened
     size_t live_buffers, live_execs;  // counted by the seam; zero before destroy
 };

@@ -277,13 +277,15 @@ size_t lf_device_open_list(const char *const *specs, size_t count, lf_device **d
     }
     size_t found_count = find_list(specs, count, which, capacity, err), opened = 0;
     while (opened < found_count) {
-        unsigned share = 0;
-        for (size_t i = 0; i < found_count; i++)
+        unsigned share = 0, before = 0;
+        for (size_t i = 0; i < found_count; i++) {
             share += is_same(&which[opened], &which[i]);
+            before += i < opened && is_same(&which[opened], &which[i]);
+        }
         devices[opened] = open_found(&which[opened], share, err);
         if (!devices[opened])
             break;
-        opened++;
+        devices[opened++]->opened = before;
     }
     if (opened < found_count)
         for (; opened; opened--)

@@ -68,12 +68,13 @@ void lf_faults_free(lf_fault *faults)
     }
 }
 
-bool lf_fault_is_due(const lf_fault *faults, const char *device, unsigned before, uint64_t step, uint32_t sum,
-                     lf_error *err)
+bool lf_fault_is_due(const lf_fault *faults, const lf_device *device, uint64_t step, uint32_t sum, lf_error *err)
 {
+    const char *id = device->info.id;
     for (; faults; faults = faults->next)
-        if (faults->step == step && faults->sum == sum && faults->before == before && !strcmp(faults->device, device)) {
-            lf_error_set(err, LF_EDEVICE, "%s is lost, as %s asks for", device, VARIABLE);
+        if (faults->step == step && faults->sum == sum && faults->before == device->opened &&
+            !strcmp(faults->device, id)) {
+            lf_error_set(err, LF_EDEVICE, "%s is lost, as %s asks for", id, VARIABLE);
             return true;
         }
     return false;

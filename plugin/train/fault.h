@@ -8,16 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/error.h"
+#include "device/device.h"
 
 typedef struct lf_fault lf_fault;
 
 bool lf_faults_read(lf_fault **faults, lf_error *err); // NULL where there are none
 void lf_faults_free(lf_fault *faults);
 
-// Whether the device, opened so many times before among those of the training, is to fail now; `err` then says so.
-// `sum` 0: the step begins.
-bool lf_fault_is_due(const lf_fault *faults, const char *device, unsigned before, uint64_t step, uint32_t sum,
-                     lf_error *err);
+// Whether the device is to fail now; `err` then says so. `sum` 0: the step begins.
+bool lf_fault_is_due(const lf_fault *faults, const lf_device *device, uint64_t step, uint32_t sum, lf_error *err);
 
 #endif

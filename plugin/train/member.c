@@ -41,8 +41,7 @@ static uint64_t training_step(const lf_member *m, uint64_t step)
 
 static bool fails(lf_member *m, uint64_t step, uint32_t sum)
 {
-    return lf_fault_is_due(m->faults, m->replica->device->info.id, m->opened, training_step(m, step), sum,
-                           &m->replica->error);
+    return lf_fault_is_due(m->faults, m->replica->device, training_step(m, step), sum, &m->replica->error);
 }
 
 static lf_member_outcome give_parts(lf_member *m, size_t index, uint64_t step)

@@ -21,7 +21,6 @@ typedef struct lf_member {
     lf_exchanger *exchanger;
     const lf_fault *faults;
     const lf_member_job *job;
-    unsigned opened; // before it, so many members are the same device
     uint32_t held[LF_SHARDS_MAX], held_count;
     uint64_t done; // whole steps
     double busy;   // seconds

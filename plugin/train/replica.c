@@ -86,14 +86,6 @@ bool lf_replica_read(const lf_replica *r, lf_region region, size_t offset, void 
     return lf_device_buffer_read(r->device, bytes, r->regions.region[region], offset, size, err);
 }
 
-unsigned lf_replica_opened(const lf_replica *replicas, unsigned index)
-{
-    unsigned before = 0;
-    for (unsigned i = 0; i < index; i++)
-        before += !strcmp(replicas[i].device->info.id, replicas[index].device->info.id);
-    return before;
-}
-
 bool lf_replicas_lose(lf_replica *replicas, unsigned count, unsigned which, const lf_error *err)
 {
     unsigned alive = 0;

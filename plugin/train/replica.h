@@ -24,9 +24,6 @@ void lf_replica_finish(lf_replica *replica);
 // Another program, which differs in the shards that it holds; takes it, also on failure. What the shards share stays.
 bool lf_replica_change(lf_replica *replica, lf_program *program, lf_error *err);
 
-// How many before the one at `index` are on the same device, opened several times.
-unsigned lf_replica_opened(const lf_replica *replicas, unsigned index);
-
 // What training changes, from `first` to the others that are not lost, and with several processes from the first one's.
 // Devices of different kinds round differently, and would drift apart; others hold equal bits already.
 bool lf_replicas_equalise(lf_replica *replicas, unsigned count, unsigned first, bool processes, lf_error *err);

@@ -396,7 +396,7 @@ static bool run_alone(lf_session *s, uint32_t first_step, uint32_t steps, lf_err
 {
     lf_replica *r = primary(s);
     for (uint32_t i = 0; s->faults && i < steps; i++)
-        if (lf_fault_is_due(s->faults, r->device->info.id, 0, s->step + i + 1, 0, err))
+        if (lf_fault_is_due(s->faults, r->device, s->step + i + 1, 0, err))
             return false;
     size_t step_bytes = (size_t)s->stride * LF_METRIC_COUNT * sizeof(float);
     return lf_device_exec_run(r->device, r->exec, 0, LF_LAST_SEGMENT, steps, err) && lf_device_wait(r->device, err) &&
@@ -504,6 +504,12 @@ bool lf_session_read_output(lf_session *s, float *rows, uint32_t count, lf_error
 const lf_program *lf_session_program(const lf_session *s)
 {
     return primary(s)->program;
+}
+
+void lf_session_end(lf_session *s)
+{
+    if (s->team)
+        lf_team_end(s->team);
 }
 
 uint32_t lf_session_shards(const lf_session *s, unsigned device)

@@ -120,6 +120,8 @@ const lf_program *lf_session_program(const lf_session *session);
 unsigned lf_session_primary(const lf_session *session);
 // After it has failed: whether others are left, which then go on without it.
 bool lf_session_lose_primary(lf_session *session, const lf_error *err);
+// The training has ended well: tells of devices that were lost behind its last step.
+void lf_session_end(lf_session *session);
 // Shards that a device works on now, and seconds that it has computed (0 where there is one device); seconds in which
 // none did, for what they exchange was on its way.
 uint32_t lf_session_shards(const lf_session *session, unsigned device);

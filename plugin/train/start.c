@@ -270,8 +270,7 @@ static bool open_devices(training *t, lf_error *err)
         lf_train_device *told = &t->result->devices[i];
         t->devices[i] = devices[i];
         told->info = devices[i]->info;
-        for (size_t j = 0; j < i; j++)
-            told->opened += !strcmp(devices[j]->info.id, devices[i]->info.id);
+        told->opened = devices[i]->opened;
         t->device_count = t->result->device_count = (unsigned)i + 1;
     }
     return ok;

@@ -133,6 +133,14 @@ static bool change(lf_team *team, lf_error *err)
 
 // ---- losing a device
 
+// It has no part in what comes from step `step` on.
+static void give_up(lf_team *team, unsigned i, uint64_t step)
+{
+    team->members[i].held_count = 0;
+    team->alive--;
+    team->p.lost(team->p.user, i, step, team->members[i].replica->error.text);
+}
+
 // Leaves out those that failed. False: what failed is no device, or the last one did.
 static bool leave_out(lf_team *team, lf_error *err)
 {
@@ -152,11 +160,16 @@ static bool leave_out(lf_team *team, lf_error *err)
                             team->job.step + (m->done - team->job.base) + 1);
         if (err->code != LF_EDEVICE || !left)
             return false;
-        m->held_count = 0;
-        team->alive--;
-        team->p.lost(team->p.user, i, team->job.step + (team->done - team->job.base) + 1, m->replica->error.text);
+        give_up(team, i, team->job.step + (team->done - team->job.base) + 1);
     }
     return true;
+}
+
+void lf_team_end(lf_team *team)
+{
+    for (unsigned i = 0; i < team->p.count; i++)
+        if (!is_alive(&team->members[i]) && team->members[i].held_count)
+            give_up(team, i, team->job.step + (team->done - team->job.base));
 }
 
 // Without those that failed. Others may fail on the way.
@@ -356,7 +369,6 @@ bool lf_team_start(lf_team *team, lf_error *err)
     for (unsigned i = 0; i < team->p.count; i++) {
         lf_member *m = &team->members[i];
         const lf_program *program = m->replica->program;
-        m->opened = lf_replica_opened(team->p.replicas, i);
         m->exchanger = team->exchanger;
         m->faults = team->faults;
         m->metrics = calloc((size_t)program->params.batch * LF_METRIC_COUNT, sizeof *m->metrics);

@@ -50,6 +50,9 @@ bool lf_team_balance(lf_team *team, lf_error *err);
 void lf_team_coming_shards(const lf_team *team, uint32_t *first, uint32_t *count);
 bool lf_team_turn(lf_team *team, lf_error *err);
 
+// After the last run, and what was read then: tells of the devices that were lost meanwhile.
+void lf_team_end(lf_team *team);
+
 // After a run of `steps` steps: the rows of `metrics` (steps, rows, LF_METRIC_COUNT) that other processes have. All
 // call it. team_gather.c.
 bool lf_team_gather(const lf_team *team, float *metrics, uint32_t steps, uint32_t rows, lf_error *err);

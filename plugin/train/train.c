@@ -356,6 +356,8 @@ static bool take_result(training *t, bool ok, lf_error *err)
             *err = failure;
         return false;
     }
+    if (ok)
+        lf_session_end(t->session);
     if (ok && t->p->restore_best)
         lf_training_restore_best(t);
     if (t->model != t->p->model)

@@ -1,5 +1,5 @@
-// One of three devices fails for good, at each call to it after the training has begun: the others go on, and no bit
-// changes. The linker puts the functions below in front of the seam's.
+// One of three devices fails for good, at each call to it after the training has begun: the others go on, no bit
+// changes, and its loss is told once. The linker puts the functions below in front of the seam's.
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,6 +84,15 @@ static trial *begin_three(void)
     return t;
 }
 
+static unsigned told;
+
+static void on_lost(void *user, const lf_train_device *lost, uint64_t step, const char *why)
+{
+    (void)user;
+    (void)step;
+    told += lost->opened == victim && strstr(why, "injected");
+}
+
 // In a process of its own, which a deadlock does not outlive.
 static void expect_same(long call, const char *digest)
 {
@@ -95,10 +104,14 @@ static void expect_same(long call, const char *digest)
         seen_count = 0;
         calls = 0;
         fails_at = call;
-        trial *t = run(begin_three());
-        if (!t->ok || strcmp(digest, t->result.digest))
-            fprintf(stderr, "device %u, call %ld, %s: %s\n", victim, call, where, t->ok ? "other bits" : t->err.text);
-        _exit(t->ok && !strcmp(digest, t->result.digest) ? 0 : 1);
+        trial *t = begin_three();
+        t->params.events.lost = on_lost;
+        run(t);
+        bool same = t->ok && !strcmp(digest, t->result.digest);
+        if (!same || told != 1)
+            fprintf(stderr, "device %u, call %ld, %s: %s, told %u times\n", victim, call, where,
+                    t->ok ? same ? "equal bits" : "other bits" : t->err.text, told);
+        _exit(same && told == 1 ? 0 : 1);
     }
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -106,7 +119,7 @@ static void expect_same(long call, const char *digest)
         fail_msg("device %u, call %ld: status %d", victim, call, status);
 }
 
-static void a_device_that_fails_at_any_call_changes_no_bit(void **state)
+static void a_device_that_fails_at_any_call_is_told_and_changes_no_bit(void **state)
 {
     (void)state;
     for (victim = 0; victim < DEVICES; victim++) {
@@ -123,6 +136,6 @@ static void a_device_that_fails_at_any_call_changes_no_bit(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(a_device_that_fails_at_any_call_changes_no_bit) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(a_device_that_fails_at_any_call_is_told_and_changes_no_bit) };
     return run_on_device(argc, argv, tests, 1);
 }
