@@ -129,24 +129,18 @@ static size_t list(lf_device_info *infos, size_t capacity)
 
 void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
 {
-    const char *asked = getenv("LAVAFLOW_TILES"); // "gpu" or "cpu": for tests and tuning
-    if (asked && asked[0])
-        hardware = strcmp(asked, "cpu");
+    const char *asked = getenv("LAVAFLOW_TILES"); // for tests and tuning; vk_trials_init reads the rest of it
+    if (asked && (!strncmp(asked, "cpu", 3) || !strncmp(asked, "gpu", 3)))
+        hardware = asked[0] == 'g';
     if (hardware)
-        *tiles = (vk_tiles){ .lanes = 8,
-                             .bands = 8,
-                             .rows = 4,
-                             .quads = 1,
-                             .sweep_lanes = 128,
-                             .sweep_items = 1,
-                             .gather_lanes = 64,
-                             .row_lanes = 32 };
+        *tiles = (vk_tiles){
+            .lanes = 8, .bands = 8, .rows = 4, .sweep_lanes = 128, .sweep_items = 1, .gather_lanes = 64, .row_lanes = 32
+        };
     else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
         *tiles = (vk_tiles){ .texel = true,
                              .lanes = subgroup,
                              .bands = 1,
                              .rows = 8,
-                             .quads = 2,
                              .sweep_lanes = 128,
                              .sweep_items = 8,
                              .gather_lanes = subgroup,
@@ -219,6 +213,7 @@ static void vk_destroy(lf_device *base)
     }
     if (dev->instance)
         vk_instance_release();
+    free(dev->trials);
     free(dev);
 }
 
@@ -265,7 +260,7 @@ static lf_device *open_device(uint32_t index, unsigned share, lf_error *err)
         goto error;
     }
     read_properties(dev);
-    if (!open_queue(dev, err) || !vk_kernels_init(dev, err))
+    if (!vk_trials_init(dev, err) || !open_queue(dev, err) || !vk_kernels_init(dev, err))
         goto error;
     return &dev->base;
 error:

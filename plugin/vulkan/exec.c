@@ -258,6 +258,10 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
     if (!exec->program)
         goto error;
     prog = exec->program;
+    if (!vk_small_create(dev, prog, exec->regions, &exec->small, err))
+        goto error;
+    if (!exec->small)
+        vk_trials_run(dev, prog);
     for (size_t i = 0; i < prog->op_count; i++) {
         uint32_t parts = vk_lower_count(dev, prog, &prog->ops[i], err);
         if (!parts)
@@ -279,8 +283,7 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
         }
     }
     vk_lower_advance(prog, &call);
-    if (!vk_small_create(dev, prog, exec->regions, &exec->small, err) ||
-        !make_dispatch(dev, exec, &call, &exec->advance, err) || !vk_validation_check(err))
+    if (!make_dispatch(dev, exec, &call, &exec->advance, err) || !vk_validation_check(err))
         goto error;
     return (lf_exec *)exec;
 error:

@@ -4,6 +4,7 @@
 //   context.c   the list of devices; opening and closing one
 //   memory.c    buffers: memory, mapping, staging
 //   kernels.c   pipelines, each made once a device; kernel_cache.c keeps the driver's cache of them on disk
+//   trial.c     which of a few ways to cut a product is fastest
 //   lower.c     an operation of a program becomes dispatches
 //   small.c     a small program as one dispatch a step
 //   exec.c      recording, submitting, waiting
@@ -55,13 +56,27 @@ typedef struct vk_kernel {
 // How the kernels are cut for a kind of device. Sizes are specialization constants.
 typedef struct vk_tiles {
     bool texel;            // read through texel buffers
-    uint32_t lanes, bands; // workgroup of a product, and of work on columns; bands a power of two
-    uint32_t rows, quads;  // of a product that an invocation owns; rows a multiple of 4, also of elementwise work on
-                           // columns
+    uint32_t lanes, bands; // workgroup of work on columns; bands a power of two
+    uint32_t rows;         // that an invocation owns in elementwise work on columns
     uint32_t sweep_lanes, sweep_items;
     uint32_t gather_lanes; // invocations on a row of the batch
     uint32_t row_lanes;    // on a row of a loss or of a layer_norm; a power of two
 } vk_tiles;
+
+// How a product is cut: its workgroup, and what an invocation owns of the result (shaders/product.glsl); rows a
+// multiple of 4.
+typedef struct vk_cut {
+    uint32_t lanes, bands, rows, quads;
+} vk_cut;
+
+#define VK_CUTS_MAX 8
+
+// What is known of the products of a class of shapes.
+typedef struct vk_trial {
+    uint32_t kernel;               // LF_OP_LINEAR, _DX or _DW
+    uint32_t shape[3];             // rows, columns, depth
+    uint32_t measure[VK_CUTS_MAX]; // of each cut, against the first one's time; 0: not tried yet
+} vk_trial;
 
 // ---- the device
 
@@ -80,6 +95,9 @@ typedef struct vk_device {
     VkSemaphore done;   // timeline: number of the last finished submission
     uint64_t submitted; // number of the last one
     vk_tiles tiles;
+    int cut; // of all products, below 0: as trials find
+    vk_trial *trials;
+    size_t trial_count;
     VkBuffer staging; // mapped, made at first need
     VkDeviceMemory staging_memory;
     void *staging_mapped;
@@ -129,6 +147,15 @@ uint32_t vk_kernel_bindings(unsigned kernel, bool texel, VkDescriptorSetLayoutBi
 // The driver's pipeline cache as kept on disk under `name`; malloc'ed, NULL where there is none or it is damaged.
 void *vk_kernel_cache_load(const char *name, size_t *size);
 void vk_kernel_cache_save(const char *name, const void *bytes, size_t size);
+
+// ---- trial.c
+
+// Reads LAVAFLOW_TILES: a number, after "cpu" or "gpu" or alone, takes that cut for all products, "cpu" and "gpu" alone
+// the first one.
+bool vk_trials_init(vk_device *dev, lf_error *err);
+// Measures cuts that a program's products could have, those that are not known yet, for at most a moment.
+void vk_trials_run(vk_device *dev, const lf_program *prog);
+vk_cut vk_cut_of(const vk_device *dev, unsigned kernel, uint32_t rows, uint32_t columns, uint32_t depth);
 
 // ---- lower.c
 

@@ -98,15 +98,17 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
 static void set_product(const vk_device *dev, const lf_op *op, vk_call *call, uint32_t rows, uint32_t columns,
                         uint32_t depth, uint32_t left_width, uint32_t right_width)
 {
-    const vk_tiles *tiles = &dev->tiles;
-    uint32_t quads = columns > tiles->lanes * 4 ? tiles->quads : 1;
-    const uint32_t spec[] = { tiles->lanes,        tiles->bands,         tiles->rows,      quads,
-                              left_width % 4 == 0, right_width % 4 == 0, columns % 4 == 0, op->activation };
+    vk_cut cut = vk_cut_of(dev, op->kind, rows, columns, depth);
+    if (columns <= cut.lanes * 4)
+        cut.quads = 1;
+    const uint32_t spec[] = { cut.lanes,        cut.bands,           cut.rows,
+                              cut.quads,        left_width % 4 == 0, right_width % 4 == 0,
+                              columns % 4 == 0, op->activation };
     const uint32_t push[] = { 0, rows, columns, depth, float_bits(op->alpha) };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
-    call->groups[0] = divide_up(columns, tiles->lanes * quads * 4);
-    call->groups[1] = divide_up(rows, tiles->bands * tiles->rows);
+    call->groups[0] = divide_up(columns, cut.lanes * cut.quads * 4);
+    call->groups[1] = divide_up(rows, cut.bands * cut.rows);
 }
 
 static vk_view float_view(uint32_t width)

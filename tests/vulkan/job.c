@@ -147,6 +147,7 @@ job job_create(const char *device, const job_spec *spec, bool oracle)
                                                          .loss = spec->loss,
                                                          .distill = { spec->distill, .75f, 3 },
                                                          .optimizer = spec->optimizer,
+                                                         .fuses = spec->fuses,
                                                          .batch = spec->batch,
                                                          .stored = spec->stored,
                                                          .rows = spec->rows,

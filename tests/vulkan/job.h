@@ -9,6 +9,7 @@ typedef struct job_spec {
     size_t layer_count;
     lf_loss loss;
     bool distill; // with cross_entropy
+    bool fuses;   // see lf_compile_params
     lf_optimizer optimizer;
     lf_dtype stored;
     uint32_t batch, rows, steps;
