@@ -1,4 +1,5 @@
 -- What the benchmarks share: data, models, a timed training.
+local uv = require "luv"
 local core = require "lavaflow.core"
 
 local common = {}
@@ -10,8 +11,19 @@ function common.run(command)
   return pipe:close() and text or nil
 end
 
--- Random images in MNIST's own format, which `import` turns into a data set file.
-function common.make_data(folder, rows, side)
+--- Seconds by the clock on the wall.
+function common.now() return uv.hrtime() * 1e-9 end
+
+--- Seconds that a command takes, from the start of its process to the end; it must succeed.
+function common.time(command)
+  local start = common.now()
+  assert(os.execute(command .. " >/dev/null"), command)
+  return common.now() - start
+end
+
+-- Random images of side x (other or side) in MNIST's own format, which `import` turns into a data set file.
+function common.make_data(folder, rows, side, other)
+  other = other or side
   local function write(name, magic, dims, count, limit)
     local out = assert(io.open(folder .. "/" .. name, "wb"))
     out:write(string.pack(">I4", magic))
@@ -25,8 +37,8 @@ function common.make_data(folder, rows, side)
     end
     assert(out:close())
   end
-  for part, n in pairs { train = rows, t10k = 10 } do
-    write(part .. "-images-idx3-ubyte", 0x803, { n, side, side }, n * side * side, 255)
+  for part, n in pairs { train = rows, t10k = 1000 } do
+    write(part .. "-images-idx3-ubyte", 0x803, { n, side, other }, n * side * other, 255)
     write(part .. "-labels-idx1-ubyte", 0x801, { n }, n, 9)
   end
   core.import_mnist(folder, folder .. "/data.h5")
@@ -55,9 +67,28 @@ function common.train(case, devices, data, steps, options)
   return history.seconds / history.steps * 1e6, history
 end
 
+--- Sorts them.
 function common.median(values)
   table.sort(values)
   return values[(#values + 1) // 2]
+end
+
+--- "median (least to most)" of values that `common.median` has sorted or will.
+function common.spread(values, format)
+  return (format .. " (" .. format .. " to " .. format .. ")"):format(common.median(values), values[1],
+    values[#values])
+end
+
+--- Calls functions in turn, `rounds` times; a list of values for each, empty where one gave nil.
+function common.interleave(rounds, functions)
+  local values = {}
+  for i = 1, #functions do values[i] = {} end
+  for _ = 1, rounds do
+    for i, one in ipairs(functions) do
+      values[i][#values[i] + 1] = one() or nil
+    end
+  end
+  return values
 end
 
 return common
