@@ -56,7 +56,7 @@ typedef struct vk_kernel {
 // How the kernels are cut for a kind of device. Sizes are specialization constants.
 typedef struct vk_tiles {
     bool texel;            // read through texel buffers
-    uint32_t lanes, bands; // workgroup of work on columns; bands a power of two
+    uint32_t lanes, bands; // workgroup of work on columns; bands a power of two, 1 on a processor
     uint32_t rows;         // that an invocation owns in elementwise work on columns
     uint32_t sweep_lanes, sweep_items;
     uint32_t gather_lanes; // invocations on a row of the batch

@@ -34,14 +34,19 @@ typedef struct heading {
     uint32_t trials;
 } heading;
 
+static bool is_processor(const vk_device *dev)
+{
+    return dev->tiles.bands == 1;
+}
+
 static uint32_t cut_count(const vk_device *dev)
 {
-    return dev->tiles.texel ? COUNT(processor_cuts) : COUNT(gpu_cuts);
+    return is_processor(dev) ? COUNT(processor_cuts) : COUNT(gpu_cuts);
 }
 
 static vk_cut cut_at(const vk_device *dev, uint32_t i)
 {
-    if (!dev->tiles.texel)
+    if (!is_processor(dev))
         return gpu_cuts[i];
     vk_cut cut = processor_cuts[i];
     cut.lanes = dev->tiles.lanes;
@@ -53,7 +58,7 @@ static vk_cut cut_at(const vk_device *dev, uint32_t i)
 static vk_trial class_of(const vk_device *dev, unsigned kernel, uint32_t rows, uint32_t columns, uint32_t depth)
 {
     static const uint32_t processor[] = { 128, 256, 512 }, gpu[] = { 1024, 1024, 1024 };
-    const uint32_t *wide = dev->tiles.texel ? processor : gpu;
+    const uint32_t *wide = is_processor(dev) ? processor : gpu;
     uint32_t shape[] = { rows, columns, depth };
     for (unsigned i = 0; i < COUNT(shape); i++)
         if (shape[i] > wide[i])
