@@ -80,7 +80,7 @@ static void destroy_buffers(const lf_link_part *parts, size_t count)
 
 static const float *sum_on_host(const lf_link_part *parts, size_t count, size_t n)
 {
-    lf_tree_part tree[SHARDS];
+    lf_tree_part tree[SHARDS] = { 0 };
     for (size_t p = 0; p < count; p++) {
         memcpy(expected[p], values[p], n * sizeof(float));
         tree[p] = (lf_tree_part){ parts[p].first, parts[p].count, expected[p] };
