@@ -1,5 +1,5 @@
 // Microseconds of an Adam training step of an MLP, and of each of its operations alone, on one device. LAVAFLOW_FUSE=0
-// keeps the optimizer apart from the products.
+// keeps the optimizer apart from the products, and the step in several dispatches where it could be one.
 //   bench_ops [DEVICE [BATCH WIDTH WIDTH…]]   by default vulkan:0 64 784 128 10
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
                                                  .positions = ROWS,
                                                  .steps = STEPS },
                            &err);
-    lf_program *program = compiled ? lf_program_fuse(compiled, &err) : NULL; // what the device runs
+    lf_program *program = compiled ? lf_program_fuse(compiled, &err) : NULL; // what a device runs in several dispatches
     if (!program)
         give_up(&err);
     program->params.fuses = false;
@@ -124,7 +124,7 @@ int main(int argc, char **argv)
     fill(dev, program, model, &regions);
 
     printf("%s: a step of batch %u\n%10.1f us  whole step\n", dev->info.name, batch,
-           time_program(dev, program, &regions));
+           time_program(dev, compiled, &regions));
     for (size_t i = 0; i < program->op_count; i++) {
         lf_program one = *program; // a program of this operation alone
         lf_op op = program->ops[i];
