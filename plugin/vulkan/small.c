@@ -83,8 +83,8 @@ static bool is_asked_for(void)
 
 // Steps of the program may run so: they run whole, and nobody reads the gradients or what stands between the layers.
 // Not on a processor unless it is asked for: there a dispatch costs less than the work that every workgroup does over
-// again. On lavapipe with two cores a step of 784-128-10 at batch 64 takes 13 ms so, and 2 ms operation by operation;
-// of 32-32-10 at batch 64 0.5 ms and 0.3 ms. Only far below that it gains.
+// again. On lavapipe with two cores a step of 784-128-10 at batch 64 takes 11 ms so, and 1 ms operation by operation;
+// of 32-32-10 at batch 64 0.5 and 0.3 ms. Only far below that it gains: 32-16-4 at batch 16, 0.12 and 0.19 ms.
 static bool fits(const vk_device *dev, const lf_program *prog, lf_small *model, shape *s, cut *c)
 {
     if (!prog->params.fuses || !lf_small_find(prog, model) ||
