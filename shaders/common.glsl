@@ -1,19 +1,23 @@
 // What every kernel shares: how operands are read and written.
 //
 // Binding numbers are the operand positions of program.h. A `storage` build reads and writes storage buffers. A `texel`
-// build (LF_TEXEL) reads through texel buffers at LF_OPERAND_MAX + position, and writes storage buffers: lavapipe
-// gathers texels with vector code, but loads from storage buffers lane by lane. There the host chooses the view's
-// format, so one declaration serves LF_LOAD (one word an index) or LF_LOAD4 (four), not both in one pipeline.
+// build (LF_TEXEL) reads through storage texel buffers at LF_OPERAND_MAX + position, and writes storage buffers: lavapipe
+// loads from storage buffers lane by lane in a loop, calls a function for each load from a uniform texel buffer, and has
+// straight vector code for storage texel buffers. There the host chooses the view's format, so a pipeline may use
+// LF_LOAD (one word an index) or LF_LOAD4 (four) of an operand, not both.
 #extension GL_GOOGLE_include_directive : require
 #include "abi.h"
 
 #define LF_OPERAND_MAX 9
 
 #ifdef LF_TEXEL
-#define LF_READ(slot, name)       layout(binding = LF_OPERAND_MAX + slot) uniform textureBuffer name##_view;
-#define LF_READ_WORDS(slot, name) layout(binding = LF_OPERAND_MAX + slot) uniform utextureBuffer name##_view;
-#define LF_LOAD(name, at)         texelFetch(name##_view, int(at)).x
-#define LF_LOAD4(name, at)        texelFetch(name##_view, int(at))
+#define LF_READ_AS(slot, name, word, quad, image)                                           \
+    layout(binding = LF_OPERAND_MAX + slot, word) readonly uniform image name##_view;       \
+    layout(binding = LF_OPERAND_MAX + slot, quad) readonly uniform image name##_view4;
+#define LF_READ(slot, name)       LF_READ_AS(slot, name, r32f, rgba32f, imageBuffer)
+#define LF_READ_WORDS(slot, name) LF_READ_AS(slot, name, r32ui, rgba32ui, uimageBuffer)
+#define LF_LOAD(name, at)         imageLoad(name##_view, int(at)).x
+#define LF_LOAD4(name, at)        imageLoad(name##_view4, int(at))
 #define LF_UPDATE(slot, name)     LF_READ(slot, name) LF_WRITE(slot, name)
 #else
 #define LF_READ_AS(slot, name, word, quad)                                                  \

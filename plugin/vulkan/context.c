@@ -79,7 +79,7 @@ static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && memory.memoryHeaps[i].size > info->memory)
             info->memory = memory.memoryHeaps[i].size;
     vk_tiles tiles;
-    vk_tiles_choose(&tiles, info->hardware_gpu, 1);
+    vk_tiles_choose(&tiles, info->hardware_gpu, &p->limits, &ids);
     info->max_tensor = vk_max_operand(&p->limits, &tiles);
 
     if (version < VK_API_VERSION_1_2)
@@ -127,24 +127,30 @@ static size_t list(lf_device_info *infos, size_t capacity)
     return count;
 }
 
-void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup)
+void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimits *limits,
+                     const VkPhysicalDeviceVulkan11Properties *subgroups)
 {
     const char *asked = getenv("LAVAFLOW_TILES"); // for tests and tuning; vk_trials_init reads the rest of it
     if (asked && (!strncmp(asked, "cpu", 3) || !strncmp(asked, "gpu", 3)))
         hardware = asked[0] == 'g';
-    if (hardware)
+    if (hardware) {
         *tiles = (vk_tiles){
             .lanes = 8, .bands = 8, .rows = 4, .sweep_lanes = 128, .sweep_items = 1, .gather_lanes = 64, .row_lanes = 32
         };
-    else // a processor that runs one subgroup a workgroup in vector registers: lavapipe
-        *tiles = (vk_tiles){ .texel = true,
-                             .lanes = subgroup,
-                             .bands = 1,
-                             .rows = 8,
-                             .sweep_lanes = 128,
-                             .sweep_items = 8,
-                             .gather_lanes = subgroup,
-                             .row_lanes = 1 };
+        return;
+    }
+    // A processor that runs one subgroup a workgroup in vector registers: lavapipe.
+    uint32_t lanes = subgroups->subgroupSize;
+    bool shuffles = subgroups->subgroupSupportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT &&
+                    subgroups->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT && lanes >= 4;
+    *tiles = (vk_tiles){ .texel = shuffles && limits->maxPerStageDescriptorStorageImages >= LF_OPERAND_MAX,
+                         .lanes = lanes,
+                         .bands = 1,
+                         .rows = 8,
+                         .sweep_lanes = 128,
+                         .sweep_items = 8,
+                         .gather_lanes = lanes,
+                         .row_lanes = 1 };
 }
 
 static bool open_queue(vk_device *dev, lf_error *err)
@@ -190,7 +196,7 @@ static void read_properties(vk_device *dev)
     dev->properties = all.properties;
     dev->max_allocation = ids.maxMemoryAllocationSize;
     dev->family = find_family(dev->physical);
-    vk_tiles_choose(&dev->tiles, dev->base.info.hardware_gpu, ids.subgroupSize);
+    vk_tiles_choose(&dev->tiles, dev->base.info.hardware_gpu, &all.properties.limits, &ids);
 
     char device[37], driver[37];
     format_uuid(device, ids.deviceUUID);

@@ -184,7 +184,7 @@ static bool write_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDesc
                                             .descriptorType = bindings[i].descriptorType,
                                             .pBufferInfo = &ranges[i],
                                             .pTexelBufferView = &views[i] };
-        if (bindings[i].descriptorType != VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER)
+        if (bindings[i].descriptorType != VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER)
             continue;
         views[i] = add_view(dev, exec, &ranges[i], call->operands[operand].view, err);
         if (!views[i])
@@ -226,7 +226,7 @@ static bool make_room(vk_device *dev, vk_exec *exec, size_t dispatches, lf_error
     const uint32_t sets = (uint32_t)dispatches + 1;
     const VkDescriptorPoolSize sizes[] = {
         { .type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = sets * LF_OPERAND_MAX },
-        { .type = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, .descriptorCount = sets * LF_OPERAND_MAX },
+        { .type = VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER, .descriptorCount = sets * LF_OPERAND_MAX },
     };
     VkDescriptorPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                         .maxSets = sets,

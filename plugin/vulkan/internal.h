@@ -37,7 +37,7 @@ bool vk_validation_check(lf_error *err);
 #define KERNEL_SMALL          (LF_OP_COUNT + 1u)      // whole steps of a small program: small.c
 #define KERNEL_COUNT          (LF_OP_COUNT + 2)
 #define KERNEL_SMALL_OPERANDS 10
-#define SPEC_MAX              13 // specialization constants of a kernel
+#define SPEC_MAX              16 // specialization constants of a kernel
 #define PUSH_MAX              21 // words of push constants; the first is the step within the submission
 #define BINDING_MAX           (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
@@ -119,8 +119,8 @@ typedef struct vk_buffer {
     uint64_t last_use;     // submission that last touched it
 } vk_buffer;
 
-// `subgroup`: invocations of one.
-void vk_tiles_choose(vk_tiles *tiles, bool hardware, uint32_t subgroup);
+void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimits *limits,
+                     const VkPhysicalDeviceVulkan11Properties *subgroups);
 // Bytes that one operand may span, a multiple of 256.
 uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, const vk_tiles *tiles);
 

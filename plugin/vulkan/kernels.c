@@ -100,7 +100,7 @@ uint32_t vk_kernel_bindings(unsigned kernel, bool texel, VkDescriptorSetLayoutBi
         if (info->written || !texel)
             bindings[count++] = binding_of(i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER);
         if (info->read && texel)
-            bindings[count++] = binding_of(LF_OPERAND_MAX + i, VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER);
+            bindings[count++] = binding_of(LF_OPERAND_MAX + i, VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER);
     }
     return count;
 }

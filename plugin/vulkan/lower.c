@@ -107,6 +107,8 @@ static void set_product(const vk_device *dev, const lf_op *op, vk_call *call, ui
     const uint32_t push[] = { 0, rows, columns, depth, float_bits(op->alpha) };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
+    if (dev->tiles.texel)
+        memcpy(call->spec + 13, push + 1, 3 * sizeof *push); // the shape, as constants too
     call->groups[0] = divide_up(columns, cut.lanes * cut.quads * 4);
     call->groups[1] = divide_up(rows, cut.bands * cut.rows);
 }
