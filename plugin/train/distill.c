@@ -258,14 +258,14 @@ bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, con
     const lf_part *part = lf_dataset_part(params->data, params->part, err);
     // A cache keeps the teachers apart; without one they are added up one after the other.
     sayings all[LF_TEACHER_MAX] = { { 0 } };
-    unsigned apart = params->teacher_cache ? params->teacher_count : 1;
+    unsigned apart = !device ? 0 : params->teacher_cache ? params->teacher_count : 1;
     d->outputs = calloc(part->rows * params->model->outputs, sizeof *d->outputs);
     bool ok = make_sayings(all, apart, part->rows, params->model->outputs) && d->outputs;
     if (!ok)
         lf_error_set(err, LF_ENOMEM, "the teachers' outputs on %" PRIu64 " rows: out of memory", part->rows);
-    if (ok && params->teacher_cache)
+    if (ok && device && params->teacher_cache)
         ok = use_cache(params, device, all, err);
-    for (unsigned i = 0; ok && i < params->teacher_count; i++) {
+    for (unsigned i = 0; ok && device && i < params->teacher_count; i++) {
         sayings *s = &all[params->teacher_cache ? i : 0];
         ok = params->teacher_cache || run_teacher(params, device, i, s, err);
         if (ok)

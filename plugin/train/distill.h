@@ -11,7 +11,7 @@
 // Temperature, alpha, the teachers' widths, hints.
 bool lf_distillation_check(const lf_train_params *params, lf_error *err);
 // Unless they are live, runs the teachers over the training part on `device`, or reads what they said from the cache.
-// False on failure; finish either way.
+// `device` NULL: another process does, and `outputs` is there to be filled. False on failure; finish either way.
 bool lf_distillation_init(lf_distillation *d, const lf_train_params *params, const char *device, lf_error *err);
 void lf_distillation_finish(lf_distillation *d);
 

@@ -41,44 +41,6 @@ static size_t block_bytes(const lf_session *s)
     return s->p.model->block_count * sizeof(float);
 }
 
-// As many rows as the memory for them holds, on the device that has least of it.
-static bool choose_window(lf_session *s, lf_error *err)
-{
-    const lf_session_params *p = &s->p;
-    uint64_t budget = p->budget, most = UINT64_MAX;
-    for (unsigned i = 0; i < p->device_count; i++) {
-        const lf_device_info *info = &p->devices[i]->info;
-        most = info->max_tensor < most ? info->max_tensor : most;
-        budget = !budget || (!p->budget && info->memory / 2 < budget) ? info->memory / 2 : budget;
-    }
-    lf_row_bytes row = lf_session_row_bytes(p, s->part);
-    s->window = lf_feed_window(s->part->rows, row, lf_session_unit(p, s->part), budget, most);
-    if (!s->window)
-        lf_error_set(err, LF_EARG, "%s: %.4g MiB for its rows do not hold two batches of %u rows, which take %.4g MiB",
-                     s->part->x_path, (double)budget / 0x1p20, lf_session_unit(p, s->part),
-                     2.0 * (double)lf_row_bytes_sum(row) * lf_session_unit(p, s->part) / 0x1p20);
-    return s->window > 0;
-}
-
-// All processes have the same stretches, and so the least of their windows.
-static bool agree_on_window(lf_session *s, lf_error *err)
-{
-    bool ok = choose_window(s, err);
-    if (s->p.rank_count <= 1)
-        return ok;
-    if (!lf_ranks_agree(ok, err))
-        return false;
-    uint32_t *all = calloc(s->p.rank_count, sizeof *all);
-    if (!all)
-        lf_error_set(err, LF_ENOMEM, "windows of %u processes: out of memory", s->p.rank_count);
-    ok = all && lf_ranks_gather(&s->window, sizeof s->window, all, err);
-    for (uint32_t r = 0; ok && r < s->p.rank_count; r++)
-        s->window = all[r] < s->window ? all[r] : s->window;
-    free(all);
-    s->divides = lf_feed_may_divide(s->part->rows, lf_session_row_bytes(&s->p, s->part), s->window);
-    return ok;
-}
-
 static bool write_all(lf_session *s, lf_region region, size_t offset, const void *bytes, size_t size, lf_error *err)
 {
     return lf_replicas_write(s->replicas, s->p.device_count, region, offset, bytes, size, err);
@@ -238,10 +200,12 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->part = lf_dataset_part(params->data, params->part, err);
     s->step = params->step;
     s->lr_scale = 1;
-    bool ok = agree_on_window(s, err);
-    if (!ok)
+    s->window = lf_session_window(params, s->part, err);
+    if (!s->window)
         goto error;
-    ok = create_team(s, err) && create_replicas(s, err) && fill(s, err);
+    s->divides =
+        params->rank_count > 1 && lf_feed_may_divide(s->part->rows, lf_session_row_bytes(params, s->part), s->window);
+    bool ok = create_team(s, err) && create_replicas(s, err) && fill(s, err);
     if (!(params->rank_count > 1 ? lf_ranks_agree(ok, err) : ok))
         goto error;
     uint32_t first, end;

@@ -1,6 +1,10 @@
 #include "train/session_program.h"
 
 #include <stdlib.h>
+
+#include "ranks/ranks.h"
+
+#include <stdlib.h>
 #include <string.h>
 
 // A stretch's schedule, order and metrics take about 30 bytes a row on the device.
@@ -87,6 +91,40 @@ lf_row_bytes lf_session_row_bytes(const lf_session_params *p, const lf_part *par
                            .y = p->loss == LF_LOSS_NONE ? 0 : sizeof(float) * part->outputs,
                            .w = lf_session_weighted(p, part) ? sizeof(float) : 0,
                            .teacher = lf_session_given_teacher(p) ? sizeof(float) * p->model->outputs : 0 };
+}
+
+// Of this process's devices.
+static uint32_t own_window(const lf_session_params *p, const lf_part *part, lf_error *err)
+{
+    uint64_t budget = p->budget, most = UINT64_MAX;
+    for (unsigned i = 0; i < p->device_count; i++) {
+        const lf_device_info *info = &p->devices[i]->info;
+        most = info->max_tensor < most ? info->max_tensor : most;
+        budget = !budget || (!p->budget && info->memory / 2 < budget) ? info->memory / 2 : budget;
+    }
+    lf_row_bytes row = lf_session_row_bytes(p, part);
+    uint32_t unit = lf_session_unit(p, part), window = lf_feed_window(part->rows, row, unit, budget, most);
+    if (!window)
+        lf_error_set(err, LF_EARG, "%s: %.4g MiB for its rows do not hold two batches of %u rows, which take %.4g MiB",
+                     part->x_path, (double)budget / 0x1p20, unit, 2.0 * (double)lf_row_bytes_sum(row) * unit / 0x1p20);
+    return window;
+}
+
+uint32_t lf_session_window(const lf_session_params *p, const lf_part *part, lf_error *err)
+{
+    uint32_t window = own_window(p, part, err);
+    if (p->rank_count <= 1)
+        return window;
+    if (!lf_ranks_agree(window > 0, err))
+        return 0;
+    uint32_t *all = calloc(p->rank_count, sizeof *all);
+    if (!all)
+        lf_error_set(err, LF_ENOMEM, "windows of %u processes: out of memory", p->rank_count);
+    bool ok = all && lf_ranks_gather(&window, sizeof window, all, err);
+    for (uint32_t r = 0; ok && r < p->rank_count; r++)
+        window = all[r] < window ? all[r] : window;
+    free(all);
+    return ok ? window : 0;
 }
 
 lf_program *lf_session_compile_held(const lf_session_params *p, uint32_t rows, const uint32_t *held,

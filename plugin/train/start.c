@@ -312,6 +312,13 @@ static bool choose_shards(training *t, lf_error *err)
     return false;
 }
 
+// Their outputs, which the first process has computed or read.
+static bool share_teachers(training *t, lf_error *err)
+{
+    size_t size = t->rows * t->model->outputs * sizeof(float);
+    return !t->distillation.outputs || lf_training_share(t, t->distillation.outputs, size, err);
+}
+
 bool lf_training_begin(training *t, lf_error *err)
 {
     const lf_train_params *p = t->p;
@@ -330,8 +337,8 @@ bool lf_training_begin(training *t, lf_error *err)
     t->first_step = t->place.step;
     if (ok && p->resume && p->checkpoint && !strcmp(p->resume, p->checkpoint))
         t->saved_step = t->first_step;
-    ok = ok && lf_distillation_init(&t->distillation, p, t->devices[0]->info.id, err);
-    ok = lf_ranks_agree(ok, err) && lf_training_compare(t, t->place.options, err) &&
+    ok = ok && lf_distillation_init(&t->distillation, p, t->rank ? NULL : t->devices[0]->info.id, err);
+    ok = lf_ranks_agree(ok, err) && lf_training_compare(t, t->place.options, err) && share_teachers(t, err) &&
          lf_training_share(t, t->model->params, t->model->block_count * sizeof(float), err) &&
          lf_training_share(t, t->model->state, t->model->state_count * sizeof(float), err);
     if (ok) {

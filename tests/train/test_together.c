@@ -1,7 +1,8 @@
 // One process of several that train together; together.sh starts them and compares what they say. The environment tells
 // what to do: DEVICES (openings a process), WINDOW (bytes), SAYS (a file that the first process writes digest or error
 // to), NUMBERS (one for the shards that each process ends with, and the rows that it has read), CHECKPOINT, STOP_AFTER
-// (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), and processes that are not as the others:
+// (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), TEACHER (distils), and processes that are not
+// as the others:
 // DIFFERENT (its seed is another), KILLED (it kills itself after STOP_AFTER steps), SLOW (its devices take longer), CUT
 // (it can read no more after READS times).
 #include <math.h>
@@ -79,6 +80,19 @@ static bool act(void *user, const lf_step *step, lf_error *err)
     return true;
 }
 
+// A teacher that has learnt nothing, whose outputs are computed once.
+static void distil(trial *t)
+{
+    static const lf_layer layer = { .kind = LF_LAYER_LINEAR, .inputs = FEATURES, .outputs = CLASSES };
+    static lf_model *teacher;
+    teacher = lf_model_create(&layer, 1, NULL);
+    lf_model_init(teacher, 9);
+    t->params.teachers = (const lf_model *const *)&teacher;
+    t->params.teacher_count = 1;
+    t->params.alpha = .5f;
+    t->params.temperature = 2;
+}
+
 static trial *begin_shared(void)
 {
     static const char *devices[8];
@@ -97,6 +111,8 @@ static trial *begin_shared(void)
     t->params.devices = devices;
     t->params.device_count = (unsigned)atoi(of("DEVICES", "1"));
     t->params.shards = 8;
+    if (getenv("TEACHER"))
+        distil(t);
     t->params.window = (uint64_t)atol(of("WINDOW", "0"));
     t->params.fast = getenv("FAST");
     t->params.even_shards = t->params.fast || getenv("EVEN");
@@ -144,6 +160,8 @@ static void processes_train_together(void **state)
         lf_ranks_abort(1);
     if (t->ok)
         tell_numbers(t);
+    if (t->params.teacher_count)
+        lf_model_destroy((lf_model *)t->params.teachers[0]);
     end(t);
     lf_ranks_close();
 }

@@ -69,6 +69,17 @@ for window in 0 32768; do
 
 done
 
+train 1 TEACHER=1
+taught=$said
+[ "$taught" != "$one" ] || { echo "failed: a teacher changes nothing"; failed=1; }
+for window in 0 32768; do
+  train 3 TEACHER=1 WINDOW=$window
+  expect "3 processes that learn from a teacher give the bits of one, window $window" "$taught"
+done
+train 3 TEACHER=1
+said=${rows#* }
+expect "one process alone asks the teacher" "350 303"
+
 for reads in 1 3; do
   train 3 CUT=1 READS=$reads WINDOW=$((reads > 1 ? 32768 : 0))
   case $said in
