@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/host.h"
 #include "device/backend.h"
@@ -15,17 +16,21 @@ static void cpu_destroy(lf_device *dev)
     free(cpu);
 }
 
+enum { HUGE_BYTES = 2 << 20 };
 static lf_buffer *cpu_buffer_create(lf_device *dev, size_t size, lf_error *err)
 {
     (void)dev;
     cpu_buffer *buf = calloc(1, sizeof *buf);
     void *memory = NULL;
-    if (!buf || posix_memalign(&memory, 256, size) != 0) { // tensors' offsets are multiples of 256: all are aligned
+    const size_t align = size >= HUGE_BYTES ? HUGE_BYTES : 256;
+    if (!buf || posix_memalign(&memory, align, size) != 0) { // tensors' offsets are multiples of 256: all are aligned
         lf_error_set(err, LF_ENOMEM, "cpu: out of memory for a buffer of %zu bytes (the machine has %llu)", size,
                      (unsigned long long)cpu_host_memory());
         free(buf);
         return NULL;
     }
+    if (size >= HUGE_BYTES)
+        madvise(memory, size / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
     buf->memory = memset(memory, 0, size);
     return &buf->base;
 }

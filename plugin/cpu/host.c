@@ -92,10 +92,10 @@ size_t cpu_host_variants(const cpu_kernels *variants[CPU_VARIANTS_MAX])
     variants[count++] = &cpu_kernels_f32;
 #ifdef LF_CPU_X86_VARIANTS
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         variants[count++] = &cpu_kernels_f32_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw"))
+    if (__builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
         variants[count++] = &cpu_kernels_f32_avx512;
 #endif
     return count;

@@ -4,6 +4,7 @@
 
 #include "core/random.h"
 #include "cpu/activation.h"
+#include "cpu/multiply.h"
 
 // x = stored · scale + offset, for one row of `cols` elements of C type `type`.
 #define CONVERT(number, type)                                                                                          \
@@ -46,6 +47,7 @@ static void copy_target(const cpu_call *call, size_t from, size_t to)
     }
 }
 
+// A row of x past the batch's last one, and its target.
 static void clear_row(const cpu_call *call, size_t row)
 {
     size_t target_bytes = call->target_cols * (call->target == LF_U32 ? sizeof(uint32_t) : sizeof(real));
@@ -54,22 +56,63 @@ static void clear_row(const cpu_call *call, size_t row)
         memset((char *)call->at[LF_GATHER_Y] + row * target_bytes, 0, target_bytes);
 }
 
+// Asks for the row of data that stands at `position` of the next step, which comes from anywhere in memory.
+static void prefetch_row(const cpu_call *call, const cpu_step *step, uint32_t row)
+{
+    const struct lf_schedule_row *next = step->row + 1;
+    if (!step->has_next || row >= next->rows)
+        return;
+    size_t from = ((const uint32_t *)call->at[LF_GATHER_ORDER])[next->first + row];
+    size_t bytes = call->cols * lf_dtype_size(call->stored);
+    const char *data = (const char *)call->at[LF_GATHER_DATA] + from * bytes;
+    for (size_t at = 0; at < bytes && at < 4096; at += 64)
+        __builtin_prefetch(data + at);
+}
+
+// Columns `col` … col + cols - 1 of row `i` of x: stored row `from` of the data.
+static void convert_part(const cpu_call *call, size_t from, uint32_t col, uint32_t cols, real *x)
+{
+    const float *scale = (const float *)call->at[LF_GATHER_SCALING] + col;
+    convert_row(call->stored, call->at[LF_GATHER_DATA], from * call->cols + col, cols, scale, scale + call->cols, x);
+}
+
+#if CPU_MULTIPLIES
+static void list_row(const cpu_call *call, size_t from, uint32_t i, bool valid)
+{
+    for (uint32_t chunk = 0; chunk < call->sparse->chunks; chunk++) {
+        uint32_t col = chunk * CPU_CHUNK, rest = call->cols - col, cols = rest < CPU_CHUNK ? rest : CPU_CHUNK;
+        real x[CPU_CHUNK];
+        if (valid)
+            convert_part(call, from, col, cols, x);
+        CPU_NAME(list)(call->sparse, i, chunk, x, valid ? cols : 0);
+    }
+}
+#endif
+
+static void gather_row(const cpu_call *call, size_t from, uint32_t i, bool valid)
+{
+    if (!valid)
+        clear_row(call, i);
+    else if (call->at[LF_GATHER_Y])
+        copy_target(call, from, i);
+#if CPU_MULTIPLIES
+    if (call->sparse && call->sparse->on) {
+        list_row(call, from, i, valid);
+        return;
+    }
+#endif
+    if (valid)
+        convert_part(call, from, 0, call->cols, (real *)call->at[LF_GATHER_X] + (size_t)i * call->cols);
+}
+
 void CPU_NAME(gather)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     cpu_tile tile = cpu_tile_of(call, block);
     const uint32_t *order = (const uint32_t *)call->at[LF_GATHER_ORDER] + step->row->first;
-    const float *scale = call->at[LF_GATHER_SCALING];
     uint32_t valid = cpu_valid_rows(call, step);
     for (uint32_t i = tile.row; i < tile.row + tile.rows; i++) {
-        if (i >= valid) {
-            clear_row(call, i);
-            continue;
-        }
-        size_t from = order[call->op.row + i];
-        convert_row(call->stored, call->at[LF_GATHER_DATA], from * tile.cols, tile.cols, scale, scale + tile.cols,
-                    (real *)call->at[LF_GATHER_X] + (size_t)i * tile.cols);
-        if (call->at[LF_GATHER_Y])
-            copy_target(call, from, i);
+        gather_row(call, i < valid ? order[call->op.row + i] : 0, i, i < valid);
+        prefetch_row(call, step, call->op.row + i);
     }
 }
 
@@ -194,10 +237,11 @@ const cpu_kernels CPU_NAME(kernels) = {
         [LF_OP_ACTIVATION_DX] = CPU_NAME(activation_dx),
         [LF_OP_LINEAR_DX] = CPU_NAME(linear_dx),
         [LF_OP_LINEAR_DW] = CPU_NAME(linear_dw),
-        [LF_OP_SGD] = CPU_NAME(sgd),
-        [LF_OP_ADAM] = CPU_NAME(adam),
-        [LF_OP_RMSPROP] = CPU_NAME(rmsprop),
-        [LF_OP_LION] = CPU_NAME(lion),
+        [LF_OP_LINEAR_UPDATE] = CPU_NAME(linear_update),
+        [LF_OP_SGD] = CPU_NAME(sweep),
+        [LF_OP_ADAM] = CPU_NAME(sweep),
+        [LF_OP_RMSPROP] = CPU_NAME(sweep),
+        [LF_OP_LION] = CPU_NAME(sweep),
         [LF_OP_LAMB] = CPU_NAME(lamb),
         [LF_OP_DROPOUT] = CPU_NAME(dropout),
         [LF_OP_ADD] = CPU_NAME(add),

@@ -3,25 +3,34 @@
 #ifndef LF_CPU_KERNELS_H
 #define LF_CPU_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "abi.h"
+#include "cpu/sparse.h"
 #include "program/program.h"
 
 // What differs from step to step.
 typedef struct cpu_step {
     const struct lf_schedule_header *header;
     const struct lf_schedule_row *row;
-    size_t index; // of the step in the stretch: its place in metrics
+    size_t index;  // of the step in the stretch: its place in metrics
+    bool has_next; // the schedule's next row is the next step's
+    bool panels;   // kernels and moments are in panels, where there are some
 } cpu_step;
 
 typedef struct cpu_call cpu_call;
 
+// Columns of a slice: what a thread owns of a kernel; see panels.h.
+enum { CPU_SLICE = 64 };
+enum { CPU_PANEL_KERNEL, CPU_PANEL_M, CPU_PANEL_V, CPU_PANEL_COUNT };
+
 // Does one block of an operation. Blocks of one operation write disjoint memory and may run at the same time.
 typedef void cpu_kernel(const cpu_call *call, const cpu_step *step, uint32_t block);
 
-// An operation bound to memory. Its blocks tile its result, a matrix of `rows` by `cols`, row of tiles by row of tiles.
+// An operation bound to memory. Its blocks tile its result, a matrix of `rows` by `cols`, row of tiles by row of tiles
+// or, `by_columns`, column of tiles by column of tiles: a thread's share of the blocks is then a slice of the columns.
 // The tiles depend on the operation's shape alone, so that results are equal for any number of threads.
 struct cpu_call {
     cpu_kernel *run;
@@ -29,10 +38,14 @@ struct cpu_call {
     lf_op op;
     uint32_t rows, cols;
     uint32_t tile_rows, tile_cols;
-    uint32_t grid_cols, blocks; // tiles in a row of tiles, tiles in all
-    lf_dtype stored;            // gather: type of data
-    lf_dtype target;            // gather: type of targets, u32 or f32
-    uint32_t target_cols;       // gather
+    uint32_t grid_rows, grid_cols, blocks; // tiles in a column of tiles, in a row of tiles, in all
+    bool by_columns;
+    bool multiplies;               // linear, linear_dw, linear_update: the product is our own
+    float *panel[CPU_PANEL_COUNT]; // linear, linear_update: NULL: none
+    cpu_sparse *sparse;            // gather, and linear and linear_update of its x; NULL: none
+    lf_dtype stored;               // gather: type of data
+    lf_dtype target;               // gather: type of targets, u32 or f32
+    uint32_t target_cols;          // gather
 };
 
 typedef struct cpu_tile {
@@ -42,7 +55,9 @@ typedef struct cpu_tile {
 
 static inline cpu_tile cpu_tile_of(const cpu_call *call, uint32_t block)
 {
-    uint32_t row = block / call->grid_cols * call->tile_rows, col = block % call->grid_cols * call->tile_cols;
+    uint32_t across = call->by_columns ? block / call->grid_rows : block % call->grid_cols;
+    uint32_t down = call->by_columns ? block % call->grid_rows : block / call->grid_cols;
+    uint32_t row = down * call->tile_rows, col = across * call->tile_cols;
     uint32_t rows = call->rows - row, cols = call->cols - col;
     return (cpu_tile){ .row = row,
                        .col = col,

@@ -5,6 +5,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/denormal.h"
+#include "cpu/panels.h"
 
 typedef struct cpu_stage {
     const cpu_call *calls;
@@ -16,8 +17,10 @@ typedef struct cpu_exec {
     cpu_call *calls;
     cpu_stage *stages;
     size_t stage_count;
-    uint32_t *schedule;        // the region: a header of words, then rows
-    const lf_program *program; // borrowed
+    uint32_t *schedule;  // the region: a header of words, then rows
+    lf_program *program; // fused
+    cpu_panels panels;
+    cpu_sparse *sparse; // of the batch's x; NULL: nobody would use it
 } cpu_exec;
 
 // A stage at a step: what the blocks of one parallel-for share.
@@ -63,6 +66,24 @@ static void tile_product(cpu_call *call, uint32_t inner)
     call->tile_cols = cols;
 }
 
+// A product is small enough for our own loops where b (depth, outputs), which they read in place, lies in the caches.
+// It is then cut into slices of columns: a thread keeps its part of the weights in its own cache from product to
+// product.
+static void tile_slices(cpu_call *call, uint32_t depth, uint32_t unit)
+{
+    call->by_columns = true;
+    call->multiplies = call->cols >= 16 && (size_t)depth * call->cols <= (size_t)1 << 20;
+    if (!call->multiplies) {
+        tile_product(call, depth);
+        return;
+    }
+    uint32_t rows = call->rows;
+    call->tile_cols = call->cols < CPU_SLICE ? call->cols : CPU_SLICE;
+    while ((double)rows * call->tile_cols * depth > 6e5 && rows > unit)
+        rows = round_up(ceil_div(rows, 2), unit);
+    call->tile_rows = rows;
+}
+
 // Whole rows, about `elements` elements of them.
 static void tile_rows(cpu_call *call, uint32_t elements)
 {
@@ -89,12 +110,14 @@ static void tile(cpu_call *call)
     call->cols = op->outputs;
     switch (op->kind) {
     case LF_OP_GATHER:
+        tile_rows(call, 3200); // some rows: each waits for memory
+        break;
     case LF_OP_GATHER_ROWS:
     case LF_OP_ADD:
         tile_rows(call, 16384);
         break;
     case LF_OP_LINEAR:
-        tile_product(call, op->inputs);
+        tile_slices(call, op->inputs, 32);
         break;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
@@ -124,7 +147,7 @@ static void tile(cpu_call *call)
     case LF_OP_LINEAR_DW:
     case LF_OP_LINEAR_UPDATE:
         call->rows = op->inputs;
-        tile_product(call, op->rows);
+        tile_slices(call, op->rows, CPU_CHUNK); // see multiply_lists_turned
         break;
     case LF_OP_SGD:
     case LF_OP_ADAM:
@@ -147,7 +170,8 @@ static void tile(cpu_call *call)
         break;
     }
     call->grid_cols = ceil_div(call->cols, call->tile_cols);
-    call->blocks = ceil_div(call->rows, call->tile_rows) * call->grid_cols;
+    call->grid_rows = ceil_div(call->rows, call->tile_rows);
+    call->blocks = call->grid_rows * call->grid_cols;
 }
 
 static bool bind(cpu_call *call, const cpu_kernels *kernels, const lf_program *prog, const lf_op *op,
@@ -176,6 +200,42 @@ static bool bind(cpu_call *call, const cpu_kernels *kernels, const lf_program *p
     return true;
 }
 
+// Whether all that reads the batch's x is a product that takes lists instead.
+static bool takes_lists(const cpu_exec *exec, const lf_program *prog)
+{
+    const lf_op *gather = &prog->ops[0];
+    if (prog->real != LF_F32 || !prog->params.fuses || gather->kind != LF_OP_GATHER)
+        return false;
+    const lf_tensor *x = lf_op_tensor(prog, gather, LF_GATHER_X);
+    for (size_t i = 1; i < prog->op_count; i++)
+        for (unsigned k = 0; k < LF_OPERAND_MAX; k++) {
+            const lf_op *op = &prog->ops[i];
+            const lf_tensor *tensor = lf_op_tensor(prog, op, k);
+            bool takes = (op->kind == LF_OP_LINEAR && k == LF_LINEAR_X) ||
+                         (op->kind == LF_OP_LINEAR_UPDATE && k == LF_LINEAR_UPDATE_X);
+            if (tensor && lf_tensors_overlap(tensor, x) &&
+                !(takes && exec->calls[i].multiplies && op->outputs % CPU_SLICE == 0))
+                return false;
+        }
+    return true;
+}
+
+static bool make_lists(cpu_exec *exec, const lf_program *prog, lf_error *err)
+{
+    const lf_op *gather = &prog->ops[0];
+    if (!takes_lists(exec, prog))
+        return true;
+    exec->sparse = cpu_sparse_create(gather->rows, gather->inputs);
+    if (!exec->sparse) {
+        lf_error_set(err, LF_ENOMEM, "cpu: out of memory for a list of %u x %u elements", gather->rows, gather->inputs);
+        return false;
+    }
+    for (size_t i = 0; i < prog->op_count; i++)
+        if (i == 0 || exec->calls[i].at[LF_LINEAR_X] == exec->calls[0].at[LF_GATHER_X])
+            exec->calls[i].sparse = exec->sparse;
+    return true;
+}
+
 // A stage ends where the next operation needs a barrier, and at the end of a segment, for they are run one by one too.
 static void cut_stages(cpu_exec *exec, const lf_program *prog)
 {
@@ -192,8 +252,13 @@ static void cut_stages(cpu_exec *exec, const lf_program *prog)
 lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err)
 {
     const cpu_kernels *kernels = prog->real == LF_F64 ? &cpu_kernels_f64 : ((cpu_device *)dev)->f32;
+    lf_program *fused = lf_program_fuse(prog, err);
+    if (!fused)
+        return NULL;
+    prog = fused;
     cpu_exec *exec = calloc(1, sizeof *exec);
     if (exec) {
+        exec->program = fused;
         exec->calls = calloc(prog->op_count, sizeof *exec->calls);
         exec->stages = calloc(prog->op_count, sizeof *exec->stages);
     }
@@ -204,12 +269,17 @@ lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindin
     for (size_t i = 0; i < prog->op_count; i++)
         if (!bind(&exec->calls[i], kernels, prog, &prog->ops[i], regions, err))
             goto error;
+    if (!cpu_panels_create(&exec->panels, prog, exec->calls, err))
+        goto error;
+    if (!make_lists(exec, prog, err))
+        goto error;
     cut_stages(exec, prog);
     const lf_tensor *schedule = &prog->tensors[prog->schedule];
     exec->schedule = (uint32_t *)(((cpu_buffer *)regions->region[LF_REGION_SCHEDULE])->memory + schedule->offset);
-    exec->program = prog;
     return (lf_exec *)exec;
 error:
+    if (!exec)
+        lf_program_destroy(fused);
     cpu_exec_destroy(dev, (lf_exec *)exec);
     return NULL;
 }
@@ -220,6 +290,9 @@ void cpu_exec_destroy(lf_device *dev, lf_exec *handle)
     cpu_exec *exec = (cpu_exec *)handle;
     if (!exec)
         return;
+    cpu_sparse_destroy(exec->sparse);
+    cpu_panels_destroy(&exec->panels);
+    lf_program_destroy(exec->program);
     free(exec->stages);
     free(exec->calls);
     free(exec);
@@ -253,28 +326,44 @@ static bool check_schedule(const cpu_exec *exec, size_t counter, uint32_t steps,
     return true;
 }
 
-bool cpu_exec_run(lf_device *dev, lf_exec *handle, uint32_t first, uint32_t last, uint32_t steps, lf_error *err)
+static void run_step(cpu_exec *exec, cpu_device *dev, const cpu_step *step, uint32_t first, uint32_t last)
 {
+    for (size_t s = 0; s < exec->stage_count; s++) {
+        const cpu_stage *stage = &exec->stages[s];
+        if (stage->segment < first || stage->segment > last)
+            continue;
+        if (s == 0 && exec->sparse)
+            cpu_sparse_choose(exec->sparse);
+        const cpu_job job = { .stage = stage, .step = *step };
+        cpu_pool_run(dev->pool, run_block, &job, stage->blocks);
+        dev->base.dispatches += stage->count;
+    }
+}
+
+bool cpu_exec_run(lf_device *base, lf_exec *handle, uint32_t first, uint32_t last, uint32_t steps, lf_error *err)
+{
+    enum { PAYS = 4 }; // steps, to move panels there and back
     cpu_exec *exec = (cpu_exec *)handle;
+    cpu_device *dev = (cpu_device *)base;
     size_t counter = exec->schedule[0];
     if (!check_schedule(exec, counter, steps, err))
         return false;
+    bool panels = exec->panels.count && steps >= PAYS;
     uint64_t mode = cpu_denormals_flush();
-    for (uint32_t i = 0; i < steps; i++) {
-        for (size_t s = 0; s < exec->stage_count; s++) {
-            const cpu_stage *stage = &exec->stages[s];
-            if (stage->segment < first || stage->segment > last)
-                continue;
-            cpu_job job = { .stage = stage,
-                            .step = { .header = (const struct lf_schedule_header *)exec->schedule,
-                                      .row = row_at(exec, counter + i),
-                                      .index = counter + i } };
-            cpu_pool_run(((cpu_device *)dev)->pool, run_block, &job, stage->blocks);
-            dev->dispatches += stage->count;
-        }
-    }
+    if (panels)
+        cpu_panels_fill(&exec->panels, dev->pool);
+    for (uint32_t i = 0; i < steps; i++)
+        run_step(exec, dev,
+                 &(cpu_step){ .header = (const struct lf_schedule_header *)exec->schedule,
+                              .row = row_at(exec, counter + i),
+                              .index = counter + i,
+                              .has_next = i + 1 < steps,
+                              .panels = panels },
+                 first, last);
+    if (panels)
+        cpu_panels_return(&exec->panels, dev->pool);
     cpu_denormals_restore(mode);
-    dev->submissions++;
+    base->submissions++;
     if (last >= exec->stages[exec->stage_count - 1].segment)
         exec->schedule[0] += steps;
     return true;

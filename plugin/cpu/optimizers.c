@@ -3,58 +3,63 @@
 #include <float.h>
 
 #include "cpu/sums.h"
+#include "cpu/update.h"
 
 // What becomes of a gradient before an optimizer uses it: clamp(scale · g, ±limit). Loops take `how` as a constant, so
 // that each combination has a loop of its own without a branch in it.
 enum { PLAIN = 0, SCALED = 1, LIMITED = 2 };
 
-#define FOR_GRADIENT(call, statement)                                                                                  \
-    switch (how_of(call)) {                                                                                            \
-        GRADIENT_CASE(PLAIN, statement)                                                                                \
-        GRADIENT_CASE(SCALED, statement)                                                                               \
-        GRADIENT_CASE(LIMITED, statement)                                                                              \
-        GRADIENT_CASE(SCALED | LIMITED, statement)                                                                     \
+// For each row of the range `r`.
+#define FOR_GRADIENT(r, statement)                                                                                     \
+    switch (how_of(r)) {                                                                                               \
+        GRADIENT_CASE(r, PLAIN, statement)                                                                             \
+        GRADIENT_CASE(r, SCALED, statement)                                                                            \
+        GRADIENT_CASE(r, LIMITED, statement)                                                                           \
+        GRADIENT_CASE(r, SCALED | LIMITED, statement)                                                                  \
     }
-#define GRADIENT_CASE(number, statement)                                                                               \
+#define GRADIENT_CASE(r, number, statement)                                                                            \
     case number: {                                                                                                     \
         enum { how = number };                                                                                         \
-        statement;                                                                                                     \
+        for (uint32_t row_ = 0; row_ < (r)->rows; row_++, next_row(r))                                                 \
+            statement;                                                                                                 \
         break;                                                                                                         \
     }
 
-static unsigned how_of(const cpu_call *call)
+static unsigned how_of(const cpu_range *r)
 {
-    return (call->at[LF_UPDATE_SCALE] ? SCALED : PLAIN) | (call->op.clip_value > 0 ? LIMITED : PLAIN);
+    return (r->scale != 1 ? SCALED : PLAIN) | (r->limit > 0 ? LIMITED : PLAIN);
 }
 
-// A block's part of an optimizer's range.
-typedef struct range {
-    uint32_t count;
-    const real *g;
-    real *direction, *w, *m, *v; // direction: lamb, where g stands; m and v: NULL where the optimizer has none
-    real scale, limit;
-} range;
+static inline void next_row(cpu_range *r)
+{
+    r->g += r->g_stride;
+    r->w += r->w_stride;
+    r->m = r->m ? r->m + r->m_stride : NULL;
+    r->v = r->v ? r->v + r->v_stride : NULL;
+}
 
 static real *operand(const cpu_call *call, unsigned number, size_t first)
 {
     return call->at[number] ? (real *)call->at[number] + first : NULL;
 }
 
-static range range_of(const cpu_call *call, uint32_t block)
+static cpu_range range_of(const cpu_call *call, uint32_t block)
 {
     cpu_tile tile = cpu_tile_of(call, block);
     const real *scale = call->at[LF_UPDATE_SCALE];
-    return (range){ .count = tile.cols,
-                    .g = operand(call, LF_UPDATE_GRADS, tile.col),
-                    .direction = operand(call, LF_UPDATE_GRADS, tile.col),
-                    .w = operand(call, LF_UPDATE_PARAMS, tile.col),
-                    .m = operand(call, LF_UPDATE_M, tile.col),
-                    .v = operand(call, LF_UPDATE_V, tile.col),
-                    .scale = scale ? *scale : 1,
-                    .limit = call->op.clip_value };
+    return (cpu_range){ .rows = 1,
+                        .count = tile.cols,
+                        .g = operand(call, LF_UPDATE_GRADS, tile.col),
+                        .direction = operand(call, LF_UPDATE_GRADS, tile.col),
+                        .w = operand(call, LF_UPDATE_PARAMS, tile.col),
+                        .m = operand(call, LF_UPDATE_M, tile.col),
+                        .v = operand(call, LF_UPDATE_V, tile.col),
+                        .scale = scale ? *scale : 1,
+                        .limit = call->op.clip_value,
+                        .decay = call->op.weight_decay };
 }
 
-static inline real taken(unsigned how, const range *r, real g)
+static inline real taken(unsigned how, const cpu_range *r, real g)
 {
     real scaled = how & SCALED ? r->scale * g : g;
     if (!(how & LIMITED))
@@ -64,11 +69,11 @@ static inline real taken(unsigned how, const range *r, real g)
 }
 
 // g += decay · w;  m = momentum · m + g;  w -= lr · (nesterov: g + momentum · m; else m; without momentum g)
-static inline void sgd_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const range *r)
+static inline void sgd_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *r)
 {
     const real *restrict g = r->g;
     real *restrict w = r->w, *restrict m = r->m;
-    real lr = row->lr, decay = op->weight_decay, momentum = op->momentum;
+    real lr = row->lr, decay = r->decay, momentum = op->momentum;
     if (!m) {
         for (uint32_t j = 0; j < r->count; j++)
             w[j] -= lr * (taken(how, r, g[j]) + decay * w[j]);
@@ -82,24 +87,16 @@ static inline void sgd_range(unsigned how, const lf_op *op, const struct lf_sche
     }
 }
 
-void CPU_NAME(sgd)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    if (!step->row->updates)
-        return;
-    range r = range_of(call, block);
-    FOR_GRADIENT(call, sgd_range(how, &call->op, step->row, &r))
-}
-
 // m = β1 m + (1 - β1) g;  v = β2 v + (1 - β2) g²;  w -= lr / (1 - β1ᵗ) · m / (√v / √(1 - β2ᵗ) + ε)
 // The decay goes into g (adam) or straight to w (adamw), before the update.
-static inline void adam_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const range *r)
+static inline void adam_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *r)
 {
     const real *restrict g = r->g;
     real *restrict w = r->w, *restrict m = r->m, *restrict v = r->v;
     real beta1 = op->beta1, beta2 = op->beta2, rest1 = 1 - beta1, rest2 = 1 - beta2, eps = op->eps;
     real step_size = row->step_size, correct2 = row->inv_sqrt_correct2;
-    real into_gradient = op->decoupled ? 0 : op->weight_decay;
-    real keep = op->decoupled ? 1 - (real)row->lr * (real)op->weight_decay : 1;
+    real into_gradient = op->decoupled ? 0 : r->decay;
+    real keep = op->decoupled ? 1 - (real)row->lr * r->decay : 1;
     for (uint32_t j = 0; j < r->count; j++) {
         real gradient = taken(how, r, g[j]) + into_gradient * w[j];
         real first = beta1 * m[j] + rest1 * gradient;
@@ -110,20 +107,12 @@ static inline void adam_range(unsigned how, const lf_op *op, const struct lf_sch
     }
 }
 
-void CPU_NAME(adam)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    if (!step->row->updates)
-        return;
-    range r = range_of(call, block);
-    FOR_GRADIENT(call, adam_range(how, &call->op, step->row, &r))
-}
-
 // g += decay · w;  v = β2 v + (1 - β2) g²;  d = g / (√v + ε);  m = momentum · m + d;  w -= lr · m, without m lr · d
-static inline void rmsprop_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const range *r)
+static inline void rmsprop_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *r)
 {
     const real *restrict g = r->g;
     real *restrict w = r->w, *restrict m = r->m, *restrict v = r->v;
-    real lr = row->lr, decay = op->weight_decay, momentum = op->momentum;
+    real lr = row->lr, decay = r->decay, momentum = op->momentum;
     real beta2 = op->beta2, rest2 = 1 - beta2, eps = op->eps;
     if (!m) {
         for (uint32_t j = 0; j < r->count; j++) {
@@ -144,20 +133,12 @@ static inline void rmsprop_range(unsigned how, const lf_op *op, const struct lf_
     }
 }
 
-void CPU_NAME(rmsprop)(const cpu_call *call, const cpu_step *step, uint32_t block)
-{
-    if (!step->row->updates)
-        return;
-    range r = range_of(call, block);
-    FOR_GRADIENT(call, rmsprop_range(how, &call->op, step->row, &r))
-}
-
 // d = sign(β1 m + (1 - β1) g);  w -= lr · (d + decay · w);  m = β2 m + (1 - β2) g
-static inline void lion_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const range *r)
+static inline void lion_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *r)
 {
     const real *restrict g = r->g;
     real *restrict w = r->w, *restrict m = r->m;
-    real lr = row->lr, decay = op->weight_decay;
+    real lr = row->lr, decay = r->decay;
     real beta1 = op->beta1, beta2 = op->beta2, rest1 = 1 - beta1, rest2 = 1 - beta2;
     for (uint32_t j = 0; j < r->count; j++) {
         real gradient = taken(how, r, g[j]);
@@ -168,21 +149,40 @@ static inline void lion_range(unsigned how, const lf_op *op, const struct lf_sch
     }
 }
 
-void CPU_NAME(lion)(const cpu_call *call, const cpu_step *step, uint32_t block)
+void CPU_NAME(update)(lf_op_kind optimizer, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *range)
+{
+    cpu_range r = *range;
+    switch (optimizer) {
+    case LF_OP_SGD:
+        FOR_GRADIENT(&r, sgd_range(how, op, row, &r))
+        break;
+    case LF_OP_RMSPROP:
+        FOR_GRADIENT(&r, rmsprop_range(how, op, row, &r))
+        break;
+    case LF_OP_LION:
+        FOR_GRADIENT(&r, lion_range(how, op, row, &r))
+        break;
+    default:
+        FOR_GRADIENT(&r, adam_range(how, op, row, &r))
+    }
+}
+
+// sgd, adam, rmsprop and lion.
+void CPU_NAME(sweep)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     if (!step->row->updates)
         return;
-    range r = range_of(call, block);
-    FOR_GRADIENT(call, lion_range(how, &call->op, step->row, &r))
+    cpu_range r = range_of(call, block);
+    CPU_NAME(update)(call->op.kind, &call->op, step->row, &r);
 }
 
 // m and v as in adam; the direction m / (1 - β1ᵗ) / (√v / √(1 - β2ᵗ) + ε) + decay · w takes the gradient's place.
-static inline void lamb_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const range *r)
+static inline void lamb_range(unsigned how, const lf_op *op, const struct lf_schedule_row *row, const cpu_range *r)
 {
     const real *restrict w = r->w;
     real *restrict g = r->direction, *restrict m = r->m, *restrict v = r->v;
     real beta1 = op->beta1, beta2 = op->beta2, rest1 = 1 - beta1, rest2 = 1 - beta2, eps = op->eps;
-    real step_size = row->step_size, correct2 = row->inv_sqrt_correct2, decay = op->weight_decay;
+    real step_size = row->step_size, correct2 = row->inv_sqrt_correct2, decay = r->decay;
     for (uint32_t j = 0; j < r->count; j++) {
         real gradient = taken(how, r, g[j]);
         real first = beta1 * m[j] + rest1 * gradient;
@@ -197,8 +197,8 @@ void CPU_NAME(lamb)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     if (!step->row->updates)
         return;
-    range r = range_of(call, block);
-    FOR_GRADIENT(call, lamb_range(how, &call->op, step->row, &r))
+    cpu_range r = range_of(call, block);
+    FOR_GRADIENT(&r, lamb_range(how, &call->op, step->row, &r))
 }
 
 void CPU_NAME(accumulate)(const cpu_call *call, const cpu_step *step, uint32_t block)

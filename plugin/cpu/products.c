@@ -1,21 +1,49 @@
-// Linear layers: products through CBLAS on one tile of the result, with what follows them done while the tile is in
-// cache. x (batch, inputs), kernel (inputs, outputs), y, z and dy (batch, outputs); all row-major.
+// Linear layers: products of one tile of the result, with what follows them done while the tile is in cache. Small ones
+// are our own (multiply.c), large ones go through CBLAS. x (batch, inputs), kernel (inputs, outputs), y, z and dy
+// (batch, outputs); all row-major.
 #include <cblas.h>
 
 #include "cpu/activation.h"
+#include "cpu/multiply.h"
 #include "cpu/sums.h"
+#include "cpu/update.h"
 
-// c = op(a)·op(b), where c is a tile of (tile->rows, tile->cols) and both products run over `inner`.
-static void product(CBLAS_TRANSPOSE trans_a, CBLAS_TRANSPOSE trans_b, const cpu_tile *tile, uint32_t inner,
-                    const real *a, uint32_t lda, const real *b, uint32_t ldb, real *c, uint32_t ldc)
+// c = a·b, or aᵀ·b where a_turned.
+static void product(const cpu_call *call, const cpu_product *p)
 {
+#if CPU_MULTIPLIES
+    if (call->multiplies && p->cols >= CPU_MULTIPLY_COLS) {
+        CPU_NAME(multiply)(p);
+        return;
+    }
+#endif
+    (void)call;
 #ifdef LF_REAL_IS_DOUBLE
     cblas_dgemm
 #else
     cblas_sgemm
 #endif
-        (CblasRowMajor, trans_a, trans_b, (int)tile->rows, (int)tile->cols, (int)inner, 1, a, (int)lda, b, (int)ldb, 0,
-         c, (int)ldc);
+        (CblasRowMajor, p->a_turned ? CblasTrans : CblasNoTrans, CblasNoTrans, (int)p->rows, (int)p->cols,
+         (int)p->depth, 1, p->a, (int)p->a_stride, p->b, (int)p->b_stride, 0, p->c, (int)p->c_stride);
+}
+
+// A tile's part of a matrix of the layer's shape: in its panel, or in its region.
+typedef struct place {
+    real *first;
+    size_t stride;
+} place;
+
+static place place_of(const cpu_call *call, const cpu_step *step, unsigned panel, unsigned operand, uint32_t row,
+                      uint32_t col)
+{
+    const lf_op *op = &call->op;
+#ifndef LF_REAL_IS_DOUBLE
+    if (step->panels && call->panel[panel]) // tiles are slices
+        return (place){ call->panel[panel] + ((size_t)(col / CPU_SLICE) * op->inputs + row) * CPU_SLICE, CPU_SLICE };
+#endif
+    (void)step, (void)panel;
+    real *matrix = call->at[operand];
+    return (place){ matrix ? matrix + (size_t)row * op->outputs + col : NULL, op->outputs };
 }
 
 // z = product + bias, y = act(z); the product stands in y, and z is kept where it is asked for.
@@ -38,16 +66,29 @@ static inline void finish_rows(unsigned kind, real alpha, cpu_tile tile, size_t 
 
 void CPU_NAME(linear)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
-    (void)step;
     const lf_op *op = &call->op;
     cpu_tile tile = cpu_tile_of(call, block);
-    const real *x = call->at[LF_LINEAR_X], *kernel = call->at[LF_LINEAR_KERNEL], *bias = call->at[LF_LINEAR_BIAS];
+    place kernel = place_of(call, step, CPU_PANEL_KERNEL, LF_LINEAR_KERNEL, 0, tile.col);
+    const real *x = call->at[LF_LINEAR_X], *bias = call->at[LF_LINEAR_BIAS];
     size_t at = (size_t)tile.row * op->outputs + tile.col;
     real *y = (real *)call->at[LF_LINEAR_Y] + at, *z = call->at[LF_LINEAR_Z];
     if (z)
         z += at;
-    product(CblasNoTrans, CblasNoTrans, &tile, op->inputs, x + (size_t)tile.row * op->inputs, op->inputs,
-            kernel + tile.col, op->outputs, y, op->outputs);
+    const cpu_product p = { .rows = tile.rows,
+                            .cols = tile.cols,
+                            .depth = op->inputs,
+                            .a = x + (size_t)tile.row * op->inputs,
+                            .a_stride = op->inputs,
+                            .b = kernel.first,
+                            .b_stride = kernel.stride,
+                            .c = y,
+                            .c_stride = op->outputs };
+#if CPU_MULTIPLIES
+    if (call->sparse && call->sparse->on)
+        CPU_NAME(multiply_lists)(call->sparse, tile.row, &p);
+    else
+#endif
+        product(call, &p);
     CPU_FOR_ACTIVATION(op->activation, finish_rows(kind, (real)op->alpha, tile, op->outputs, bias + tile.col, y, z))
 }
 
@@ -68,10 +109,38 @@ void CPU_NAME(linear_dx)(const cpu_call *call, const cpu_step *step, uint32_t bl
     const real *saved = call->at[LF_LINEAR_DX_SAVED];
     size_t at = (size_t)tile.row * op->inputs + tile.col;
     real *dx = (real *)call->at[LF_LINEAR_DX_DX] + at;
-    product(CblasNoTrans, CblasTrans, &tile, op->outputs, dy + (size_t)tile.row * op->outputs, op->outputs,
-            kernel + (size_t)tile.col * op->outputs, op->outputs, dx, op->inputs);
+#ifdef LF_REAL_IS_DOUBLE
+    cblas_dgemm
+#else
+    cblas_sgemm
+#endif
+        (CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile.rows, (int)tile.cols, (int)op->outputs, 1,
+         dy + (size_t)tile.row * op->outputs, (int)op->outputs, kernel + (size_t)tile.col * op->outputs,
+         (int)op->outputs, 0, dx, (int)op->inputs);
     if (saved && op->activation != LF_ACT_NONE)
         CPU_FOR_ACTIVATION(op->activation, pass_activation(kind, (real)op->alpha, tile, op->inputs, saved + at, dx))
+}
+
+// Rows `first` … first + rows - 1 of a tile's columns of xᵀ·dy.
+static cpu_product gradient(const lf_op *op, const real *x, const real *dy, uint32_t first, uint32_t rows,
+                            const cpu_tile *tile, real *c, size_t c_stride)
+{
+    return (cpu_product){ .rows = rows,
+                          .cols = tile->cols,
+                          .depth = op->rows,
+                          .a = x + first,
+                          .a_stride = op->inputs,
+                          .a_turned = true,
+                          .b = dy + tile->col,
+                          .b_stride = op->outputs,
+                          .c = c,
+                          .c_stride = c_stride };
+}
+
+static void sum_columns(const lf_op *op, const real *dy, const cpu_tile *tile, real *sums)
+{
+    const real *from = dy + tile->col;
+    CPU_SUM_COLUMNS(sums, op->rows, tile->cols, i, j, from[i * op->outputs + j])
 }
 
 void CPU_NAME(linear_dw)(const cpu_call *call, const cpu_step *step, uint32_t block)
@@ -79,11 +148,85 @@ void CPU_NAME(linear_dw)(const cpu_call *call, const cpu_step *step, uint32_t bl
     (void)step;
     const lf_op *op = &call->op;
     cpu_tile tile = cpu_tile_of(call, block);
-    const real *x = call->at[LF_LINEAR_DW_X], *dy = (const real *)call->at[LF_LINEAR_DW_DY] + tile.col;
+    const real *x = call->at[LF_LINEAR_DW_X], *dy = call->at[LF_LINEAR_DW_DY];
     real *dkernel = (real *)call->at[LF_LINEAR_DW_DKERNEL] + (size_t)tile.row * op->outputs + tile.col;
-    product(CblasTrans, CblasNoTrans, &tile, op->rows, x + tile.row, op->inputs, dy, op->outputs, dkernel, op->outputs);
-    if (tile.row == 0) {
-        real *dbias = (real *)call->at[LF_LINEAR_DW_DBIAS] + tile.col;
-        CPU_SUM_COLUMNS(dbias, op->rows, tile.cols, i, j, dy[i * op->outputs + j])
+    cpu_product p = gradient(op, x, dy, tile.row, tile.rows, &tile, dkernel, op->outputs);
+    product(call, &p);
+    if (tile.row == 0)
+        sum_columns(op, dy, &tile, (real *)call->at[LF_LINEAR_DW_DBIAS] + tile.col);
+}
+
+static real *from(const cpu_call *call, unsigned operand, size_t at)
+{
+    return call->at[operand] ? (real *)call->at[operand] + at : NULL;
+}
+
+static void update_bias(const cpu_call *call, const cpu_step *step, const cpu_tile *tile, real *sums)
+{
+    sum_columns(&call->op, call->at[LF_LINEAR_UPDATE_DY], tile, sums);
+    CPU_NAME(update)
+    (call->op.optimizer, &call->op, step->row,
+     &(cpu_range){
+         .rows = 1,
+         .count = tile->cols,
+         .g = sums,
+         .w = from(call, LF_LINEAR_UPDATE_BIAS, tile->col),
+         .m = from(call, LF_LINEAR_UPDATE_BIAS_M, tile->col),
+         .v = from(call, LF_LINEAR_UPDATE_BIAS_V, tile->col),
+         .scale = 1,
+         .limit = call->op.clip_value,
+         .decay = call->op.bias_decay,
+     });
+}
+
+static void update_kernel(const cpu_call *call, const cpu_step *step, uint32_t row, uint32_t rows, const cpu_tile *tile,
+                          const real *g)
+{
+    const lf_op *op = &call->op;
+    place w = place_of(call, step, CPU_PANEL_KERNEL, LF_LINEAR_UPDATE_KERNEL, row, tile->col),
+          m = place_of(call, step, CPU_PANEL_M, LF_LINEAR_UPDATE_KERNEL_M, row, tile->col),
+          v = place_of(call, step, CPU_PANEL_V, LF_LINEAR_UPDATE_KERNEL_V, row, tile->col);
+    const cpu_range range = { .rows = rows,
+                              .count = tile->cols,
+                              .g = g,
+                              .g_stride = tile->cols,
+                              .w = w.first,
+                              .w_stride = w.stride,
+                              .m = m.first,
+                              .m_stride = m.stride,
+                              .v = v.first,
+                              .v_stride = v.stride,
+                              .scale = 1,
+                              .limit = op->clip_value,
+                              .decay = op->weight_decay };
+    CPU_NAME(update)(op->optimizer, op, step->row, &range);
+}
+
+// The gradient of some rows at a time, which the optimizer then takes from the cache. The library's products gain by
+// many rows, our own need few.
+void CPU_NAME(linear_update)(const cpu_call *call, const cpu_step *step, uint32_t block)
+{
+    enum { SCRATCH = 32768, FEW = 26 };
+    const lf_op *op = &call->op;
+    cpu_tile tile = cpu_tile_of(call, block);
+    real g[SCRATCH];
+    if (!step->row->updates)
+        return;
+    bool listed = CPU_MULTIPLIES && call->sparse && call->sparse->on;
+    uint32_t most = listed ? CPU_CHUNK : call->multiplies ? FEW : SCRATCH / tile.cols;
+    for (uint32_t done = 0; done < tile.rows;) {
+        uint32_t row = tile.row + done, rows = tile.rows - done < most ? tile.rows - done : most;
+        cpu_product p =
+            gradient(op, call->at[LF_LINEAR_UPDATE_X], call->at[LF_LINEAR_UPDATE_DY], row, rows, &tile, g, tile.cols);
+#if CPU_MULTIPLIES
+        if (listed)
+            CPU_NAME(multiply_lists_turned)(call->sparse, row, &p);
+        else
+#endif
+            product(call, &p);
+        update_kernel(call, step, row, rows, &tile, g);
+        done += rows;
     }
+    if (tile.row == 0)
+        update_bias(call, step, &tile, g);
 }

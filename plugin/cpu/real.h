@@ -30,8 +30,8 @@ cpu_kernel CPU_NAME(layer_norm), CPU_NAME(layer_norm_dx), CPU_NAME(norm_dw);
 cpu_kernel CPU_NAME(batch_stats), CPU_NAME(batch_norm), CPU_NAME(batch_norm_dx);
 cpu_kernel CPU_NAME(column_sums), CPU_NAME(batch_totals);
 cpu_kernel CPU_NAME(activation), CPU_NAME(activation_dx);
-cpu_kernel CPU_NAME(linear), CPU_NAME(linear_dx), CPU_NAME(linear_dw);
-cpu_kernel CPU_NAME(sgd), CPU_NAME(adam), CPU_NAME(rmsprop), CPU_NAME(lion), CPU_NAME(lamb);
+cpu_kernel CPU_NAME(linear), CPU_NAME(linear_dx), CPU_NAME(linear_dw), CPU_NAME(linear_update);
+cpu_kernel CPU_NAME(sweep), CPU_NAME(lamb);
 cpu_kernel CPU_NAME(accumulate), CPU_NAME(sum), CPU_NAME(sum_squares), CPU_NAME(clip), CPU_NAME(trust),
     CPU_NAME(average);
 

@@ -298,7 +298,7 @@ typedef struct lf_compile_params {
     } distill;                           // the teachers' outputs stand beside the targets
     lf_loss loss;                        // LF_LOSS_NONE: forward only (predict)
     lf_loss_options loss_options;
-    bool fuses;             // steps run whole, and nobody else reads the gradients: a backend may do without them
+    bool fuses;             // steps run whole, and nobody else reads gradients or batch: a backend may do without them
     bool tf32;              // large products may round their operands to 11 bits, where a device gains by it
     bool weighted;          // rows have weights
     bool accumulates;       // several batches share an update: see `begins` and `updates` of the schedule

@@ -24,7 +24,8 @@ static void put_rows(test_trainer *t, const test_training *training)
     bool real = training->stored == LF_F32;
     for (size_t i = 0; i < count; i++) {
         double u = (double)lf_uniform(41, LF_STREAM_INIT, 0, i);
-        values[i] = real ? (float)(2 * u - 1) : floor(u * 128);
+        bool zero = (double)lf_uniform(44, LF_STREAM_INIT, 0, i) < training->zeros;
+        values[i] = zero ? 0 : real ? (float)(2 * u - 1) : floor(u * 128);
     }
     rig_put(&t->rig, program->data, values);
     for (uint32_t j = 0; j < inputs; j++) {

@@ -42,6 +42,7 @@ typedef struct test_training {
     uint32_t rows, batch, steps; // the last batch of a pass over the rows may be short
     uint32_t shards;             // of a batch; 0: none
     lf_dtype stored;
+    double zeros; // share of x that is 0; only of F32
     float soft_weight, temperature; // distillation, where there is a temperature
     lf_loss_options loss_options;
     bool fuses;        // see lf_compile_params
