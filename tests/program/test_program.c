@@ -63,8 +63,12 @@ static char *read_file(const char *path)
     return text;
 }
 
-static void compare_listing(const char *name, const lf_program *program)
+static void compare_with_golden(const char *name, const lf_compile_params *params)
 {
+    lf_error err;
+    lf_program *program = lf_program_compile(params, &err);
+    if (!program)
+        fail_msg("%s", err.text);
     char *text = lf_program_explain(program);
     char path[1024];
     snprintf(path, sizeof path, "%s/%s.txt", golden_folder, name);
@@ -81,45 +85,6 @@ static void compare_listing(const char *name, const lf_program *program)
         fail_msg("%s differs. Expected:\n%s\nGot:\n%s", path, expected, text);
     free(expected);
     free(text);
-}
-
-static void compare_with_golden(const char *name, const lf_compile_params *params)
-{
-    lf_error err;
-    lf_program *program = lf_program_compile(params, &err);
-    if (!program)
-        fail_msg("%s", err.text);
-    compare_listing(name, program);
-    lf_program_destroy(program);
-}
-
-static void compare_fused_with_golden(const char *name, lf_compile_params params)
-{
-    lf_error err;
-    params.fuses = true;
-    lf_program *program = lf_program_compile(&params, &err), *fused = lf_program_fuse(program, &err);
-    assert_non_null(fused);
-    compare_listing(name, fused);
-    lf_program_destroy(fused);
-    params.fuses = false;
-    lf_program_destroy(program);
-    program = lf_program_compile(&params, &err);
-    fused = lf_program_fuse(program, &err);
-    assert_int_equal(fused->op_count, program->op_count); // nothing is fused that is not asked for
-    lf_program_destroy(fused);
-    lf_program_destroy(program);
-}
-
-// Something comes between the gradients and the optimizer.
-static void is_not_fused(lf_compile_params params)
-{
-    lf_error err;
-    params.fuses = true;
-    lf_program *program = lf_program_compile(&params, &err), *fused = lf_program_fuse(program, &err);
-    assert_int_equal(fused->op_count, program->op_count);
-    for (size_t i = 0; i < fused->op_count; i++)
-        assert_int_equal(fused->ops[i].kind, program->ops[i].kind);
-    lf_program_destroy(fused);
     lf_program_destroy(program);
 }
 
@@ -143,7 +108,6 @@ static void programs_match_their_listings(void **state)
                                  .steps = 938,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     compare_with_golden("classifier_adam", &params);
-    compare_fused_with_golden("classifier_adam_fused", params);
     params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
     compare_with_golden("classifier_evaluate", &params);
     params.loss = LF_LOSS_NONE;
@@ -170,7 +134,6 @@ static void programs_match_their_listings(void **state)
                                   .steps = 13,
                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW) };
     compare_with_golden("stacked_adamw", &params);
-    compare_fused_with_golden("stacked_adamw_fused", params);
     lf_model_destroy(mnist);
     lf_model_destroy(regression);
     lf_model_destroy(stacked);
@@ -195,7 +158,6 @@ static void programs_in_shards_match_their_listings(void **state)
                                  .shards = 4,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     compare_with_golden("shards_all", &params);
-    is_not_fused(params);
     params.held = held;
     params.held_count = COUNT(held);
     compare_with_golden("shards_held", &params);
@@ -227,7 +189,6 @@ static void programs_of_every_layer_match_their_listings(void **state)
                                  .steps = 32,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     compare_with_golden("norms_adam", &params);
-    compare_fused_with_golden("norms_adam_fused", params);
     params.optimizer = lf_optimizer_default(LF_OPTIMIZER_NONE);
     compare_with_golden("norms_evaluate", &params);
 
@@ -273,7 +234,6 @@ static void programs_of_every_update_match_their_listings(void **state)
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAMW) };
     params.optimizer.clip_norm = 1;
     compare_with_golden("accumulated_adamw", &params);
-    is_not_fused(params);
 
     params = (lf_compile_params){ .model = model,
                                   .loss = LF_LOSS_HUBER,
@@ -286,12 +246,10 @@ static void programs_of_every_update_match_their_listings(void **state)
                                   .optimizer = lf_optimizer_default(LF_OPTIMIZER_LAMB) };
     params.optimizer.weight_decay = .5f;
     compare_with_golden("huber_lamb", &params);
-    is_not_fused(params);
     params.loss = LF_LOSS_BINARY_CROSS_ENTROPY;
     params.optimizer = lf_optimizer_default(LF_OPTIMIZER_LION);
     params.optimizer.clip_value = .5f;
     compare_with_golden("binary_lion", &params);
-    compare_fused_with_golden("binary_lion_fused", params);
 
     const lf_hint hint = { "relu_1", "linear_1", .5f };
     lf_error err = { LF_OK, "" };
