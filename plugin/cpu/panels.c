@@ -9,15 +9,16 @@ struct cpu_panel {
     uint32_t rows, cols;
 };
 
-// Whether an operation other than `update` and, for `reader`, forward products touches the tensor.
-static bool is_private(const lf_program *prog, const lf_tensor *tensor, const lf_op *update, bool reader)
+// Whether nothing but `update` and, for a kernel, forward products whose tiles are slices touches the tensor.
+static bool is_private(const lf_program *prog, const cpu_call *calls, const lf_tensor *tensor, const lf_op *update,
+                       bool is_kernel)
 {
     for (size_t i = 0; i < prog->op_count; i++) {
         const lf_op *op = &prog->ops[i];
         for (unsigned k = 0; op != update && k < LF_OPERAND_MAX; k++) {
             const lf_tensor *other = lf_op_tensor(prog, op, k);
             if (other && lf_tensors_overlap(tensor, other) &&
-                !(reader && op->kind == LF_OP_LINEAR && k == LF_LINEAR_KERNEL))
+                !(is_kernel && op->kind == LF_OP_LINEAR && k == LF_LINEAR_KERNEL && calls[i].multiplies))
                 return false;
         }
     }
@@ -55,7 +56,7 @@ static bool add_update(cpu_panels *panels, const lf_program *prog, cpu_call *cal
     for (unsigned i = 0; i < CPU_PANEL_COUNT; i++) {
         const lf_tensor *tensor = lf_op_tensor(prog, op, operands[i]);
         bool is_kernel = i == CPU_PANEL_KERNEL;
-        if (!tensor || !is_private(prog, tensor, op, is_kernel))
+        if (!tensor || !is_private(prog, calls, tensor, op, is_kernel))
             continue;
         if (!add(panels, calls[at].at[operands[i]], tensor, &calls[at].panel[i]))
             return false;
