@@ -6,6 +6,8 @@
 #include "cpu/activation.h"
 #include "cpu/multiply.h"
 
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
 // x = stored · scale + offset, for one row of `cols` elements of C type `type`.
 #define CONVERT(number, type)                                                                                          \
     case number: {                                                                                                     \
@@ -77,14 +79,16 @@ static void convert_part(const cpu_call *call, size_t from, uint32_t col, uint32
 }
 
 #if CPU_MULTIPLIES
+// Some chunks at a time, from a buffer that stays in the nearest cache.
 static void list_row(const cpu_call *call, size_t from, uint32_t i, bool valid)
 {
-    for (uint32_t chunk = 0; chunk < call->sparse->chunks; chunk++) {
-        uint32_t col = chunk * CPU_CHUNK, rest = call->cols - col, cols = rest < CPU_CHUNK ? rest : CPU_CHUNK;
-        real x[CPU_CHUNK];
+    enum { CHUNKS = 16 };
+    real x[CHUNKS * CPU_CHUNK];
+    for (uint32_t chunk = 0; chunk < call->sparse->chunks; chunk += CHUNKS) {
+        uint32_t col = chunk * CPU_CHUNK, rest = call->cols - col, cols = rest < COUNT(x) ? rest : COUNT(x);
         if (valid)
             convert_part(call, from, col, cols, x);
-        CPU_NAME(list)(call->sparse, i, chunk, x, valid ? cols : 0);
+        CPU_NAME(list)(call->sparse, i, chunk, valid ? x : NULL, cols);
     }
 }
 #endif

@@ -20,6 +20,8 @@ static uint32_t list_some(const float *x, uint32_t first, uint32_t count, uint32
         __mmask16 there = rest < 16 ? (__mmask16)((1u << rest) - 1) : (__mmask16)0xffff;
         __m512 part = _mm512_maskz_loadu_ps(there, x + j);
         __mmask16 taken = _mm512_mask_cmp_ps_mask(there, part, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        if (!taken)
+            continue;
         _mm512_storeu_ps(value + n, _mm512_maskz_compress_ps(taken, part));
         __m512i columns = _mm512_add_epi32(steps, _mm512_set1_epi32((int)(first + j)));
         _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(taken, columns));
@@ -49,9 +51,15 @@ static uint32_t list_some(const float *x, uint32_t first, uint32_t count, uint32
 
 void CPU_NAME(list)(cpu_sparse *s, uint32_t row, uint32_t chunk, const float *x, uint32_t count)
 {
-    size_t line = (size_t)row * s->line;
-    s->ends[(size_t)row * s->chunks + chunk] =
-        list_some(x, chunk * CPU_CHUNK, count, cpu_sparse_begin(s, row, chunk), s->index + line, s->value + line);
+    uint32_t *ends = s->ends + (size_t)row * s->chunks, *index = s->index + (size_t)row * s->line;
+    float *value = s->value + (size_t)row * s->line;
+    uint32_t n = cpu_sparse_begin(s, row, chunk);
+    for (uint32_t at = 0; at < count; at += CPU_CHUNK, chunk++) {
+        uint32_t cols = count - at < CPU_CHUNK ? count - at : CPU_CHUNK;
+        if (x)
+            n = list_some(x + at, chunk * CPU_CHUNK, cols, n, index, value);
+        ends[chunk] = n;
+    }
 }
 
 // Chunk after chunk, so that a chunk's rows of b stay in the nearest cache for all rows of c.

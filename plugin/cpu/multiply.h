@@ -41,7 +41,7 @@ typedef struct cpu_product {
 // tile nor on the width of vectors. Only where CPU_MULTIPLIES.
 void CPU_NAME(multiply)(const cpu_product *p);
 
-// Lists row `row` of x, chunk after chunk: the `count` elements of one.
+// Lists `count` elements of row `row` of x, which begin with chunk `chunk`; NULL: zeros. A row's are listed in order.
 void CPU_NAME(list)(cpu_sparse *s, uint32_t row, uint32_t chunk, const float *x, uint32_t count);
 // The same products of a matrix in lists: of its rows from `first_row` on, and of the columns of the chunk that begins
 // with `first_col`. A tile is a slice wide; `a` is not used.
