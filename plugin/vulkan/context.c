@@ -153,6 +153,11 @@ void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimit
                          .row_lanes = 1 };
 }
 
+bool vk_tiles_is_processor(const vk_tiles *tiles)
+{
+    return tiles->bands == 1;
+}
+
 static bool open_queue(vk_device *dev, lf_error *err)
 {
     const float priority = 1;

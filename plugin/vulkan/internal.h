@@ -121,6 +121,7 @@ typedef struct vk_buffer {
 
 void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimits *limits,
                      const VkPhysicalDeviceVulkan11Properties *subgroups);
+bool vk_tiles_is_processor(const vk_tiles *tiles);
 // Bytes that one operand may span, a multiple of 256.
 uint64_t vk_max_operand(const VkPhysicalDeviceLimits *limits, const vk_tiles *tiles);
 
@@ -165,6 +166,7 @@ typedef enum vk_view { VIEW_FLOAT, VIEW_FLOAT4, VIEW_WORD, VIEW_WORD4 } vk_view;
 // A dispatch with all that it needs but its Vulkan objects.
 typedef struct vk_call {
     unsigned kernel;
+    uint32_t part; // of an operation on ranges that are longer than what can be bound
     uint32_t spec[SPEC_MAX];
     uint32_t push[PUSH_MAX];
     uint32_t groups[2];

@@ -321,10 +321,10 @@ static uint64_t part_bytes(const vk_device *dev)
     return vk_max_operand(&dev->properties.limits, &dev->tiles) / chunk * chunk; // Vulkan grants at least 16 chunks
 }
 
-// Binds part `part` of the ranges of an operation, and returns its bytes.
-static uint64_t use_part(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+// Binds the call's part of the ranges of an operation, and returns its bytes.
+static uint64_t use_part(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    uint64_t most = part_bytes(dev), from = part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
+    uint64_t most = part_bytes(dev), from = call->part * most, rest = (uint64_t)op->outputs * sizeof(float) - from;
     uint64_t bytes = rest < most ? rest : most;
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++) {
         use(call, prog, op, i, is_cut(op, i) ? VIEW_FLOAT4 : VIEW_FLOAT);
@@ -336,9 +336,9 @@ static uint64_t use_part(const vk_device *dev, const lf_program *prog, const lf_
     return bytes;
 }
 
-static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+static void lower_update(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    uint64_t bytes = use_part(dev, prog, op, part, call);
+    uint64_t bytes = use_part(dev, prog, op, call);
     set_sweep(dev, call, divide_up(bytes, 16));
     call->spec[2] = op->operands[LF_UPDATE_SCALE] != LF_NO_TENSOR;
     call->spec[3] = op->clip_value > 0;
@@ -351,9 +351,9 @@ static void lower_update(const vk_device *dev, const lf_program *prog, const lf_
 }
 
 // accumulate, average and sum.
-static void lower_block(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
+static void lower_block(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    uint64_t bytes = use_part(dev, prog, op, part, call);
+    uint64_t bytes = use_part(dev, prog, op, call);
     set_sweep(dev, call, divide_up(bytes, 16));
     call->push[2] = float_bits(op->share);
 }
@@ -367,12 +367,11 @@ static void set_lanes(const vk_device *dev, vk_call *call, uint32_t rows, uint32
     set_groups(dev, call, divide_up((uint64_t)rows * dev->tiles.row_lanes, dev->tiles.sweep_lanes));
 }
 
-static void lower_sum_squares(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part,
-                              vk_call *call)
+static void lower_sum_squares(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
-    uint32_t count = (uint32_t)(use_part(dev, prog, op, part, call) / sizeof(float));
+    uint32_t count = (uint32_t)(use_part(dev, prog, op, call) / sizeof(float));
     set_lanes(dev, call, divide_up(count, LF_SQUARES_CHUNK), count);
-    call->push[2] = (uint32_t)(part * part_bytes(dev) / sizeof(float) / LF_SQUARES_CHUNK);
+    call->push[2] = (uint32_t)(call->part * part_bytes(dev) / sizeof(float) / LF_SQUARES_CHUNK);
 }
 
 // clip and trust.
@@ -383,6 +382,44 @@ static void lower_scale(const vk_device *dev, const lf_program *prog, const lf_o
     set_lanes(dev, call, 1, op->outputs);
     call->push[2] = float_bits(op->clip_norm);
 }
+
+// By kind of operation.
+static void (*const lowerings[])(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call) = {
+    [LF_OP_GATHER] = lower_gather,
+    [LF_OP_LINEAR] = lower_linear,
+    [LF_OP_LINEAR_DX] = lower_linear_dx,
+    [LF_OP_LINEAR_DW] = lower_linear_dw,
+    [LF_OP_LINEAR_UPDATE] = lower_linear_update,
+    [LF_OP_ACTIVATION] = lower_activation,
+    [LF_OP_ACTIVATION_DX] = lower_activation,
+    [LF_OP_ADD] = lower_elementwise,
+    [LF_OP_DROPOUT] = lower_dropout,
+    [LF_OP_LAYER_NORM] = lower_layer_norm,
+    [LF_OP_LAYER_NORM_DX] = lower_layer_norm,
+    [LF_OP_BATCH_STATS] = lower_batch_stats,
+    [LF_OP_BATCH_NORM] = lower_batch_norm,
+    [LF_OP_BATCH_NORM_DX] = lower_batch_norm,
+    [LF_OP_COLUMN_SUMS] = lower_column_sums,
+    [LF_OP_BATCH_TOTALS] = lower_batch_totals,
+    [LF_OP_NORM_DW] = lower_norm_dw,
+    [LF_OP_GATHER_ROWS] = lower_gather_rows,
+    [LF_OP_CROSS_ENTROPY] = lower_loss,
+    [LF_OP_VALUE_LOSS] = lower_loss,
+    [LF_OP_DISTILL] = lower_loss,
+    [LF_OP_SOFTEN] = lower_soften,
+    [LF_OP_SGD] = lower_update,
+    [LF_OP_ADAM] = lower_update,
+    [LF_OP_RMSPROP] = lower_update,
+    [LF_OP_LION] = lower_update,
+    [LF_OP_LAMB] = lower_update,
+    [LF_OP_ACCUMULATE] = lower_block,
+    [LF_OP_AVERAGE] = lower_block,
+    [LF_OP_SUM] = lower_block,
+    [LF_OP_SUM_SQUARES] = lower_sum_squares,
+    [LF_OP_CLIP] = lower_scale,
+    [LF_OP_TRUST] = lower_scale,
+};
+_Static_assert(sizeof lowerings / sizeof *lowerings == LF_OP_COUNT, "each operation is lowered");
 
 uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_op *op, lf_error *err)
 {
@@ -412,86 +449,8 @@ uint32_t vk_lower_count(const vk_device *dev, const lf_program *prog, const lf_o
 
 void vk_lower(const vk_device *dev, const lf_program *prog, const lf_op *op, uint32_t part, vk_call *call)
 {
-    *call = (vk_call){ .kernel = op->kind };
-    switch (op->kind) {
-    case LF_OP_GATHER:
-        lower_gather(dev, prog, op, call);
-        break;
-    case LF_OP_LINEAR:
-        lower_linear(dev, prog, op, call);
-        break;
-    case LF_OP_LINEAR_DX:
-        lower_linear_dx(dev, prog, op, call);
-        break;
-    case LF_OP_LINEAR_DW:
-        lower_linear_dw(dev, prog, op, call);
-        break;
-    case LF_OP_LINEAR_UPDATE:
-        lower_linear_update(dev, prog, op, call);
-        break;
-    case LF_OP_ACTIVATION:
-    case LF_OP_ACTIVATION_DX:
-        lower_activation(dev, prog, op, call);
-        break;
-    case LF_OP_ADD:
-        lower_elementwise(dev, prog, op, call);
-        break;
-    case LF_OP_DROPOUT:
-        lower_dropout(dev, prog, op, call);
-        break;
-    case LF_OP_LAYER_NORM:
-    case LF_OP_LAYER_NORM_DX:
-        lower_layer_norm(dev, prog, op, call);
-        break;
-    case LF_OP_BATCH_STATS:
-        lower_batch_stats(dev, prog, op, call);
-        break;
-    case LF_OP_BATCH_NORM:
-    case LF_OP_BATCH_NORM_DX:
-        lower_batch_norm(dev, prog, op, call);
-        break;
-    case LF_OP_COLUMN_SUMS:
-        lower_column_sums(dev, prog, op, call);
-        break;
-    case LF_OP_BATCH_TOTALS:
-        lower_batch_totals(dev, prog, op, call);
-        break;
-    case LF_OP_NORM_DW:
-        lower_norm_dw(dev, prog, op, call);
-        break;
-    case LF_OP_GATHER_ROWS:
-        lower_gather_rows(dev, prog, op, call);
-        break;
-    case LF_OP_CROSS_ENTROPY:
-    case LF_OP_VALUE_LOSS:
-    case LF_OP_DISTILL:
-        lower_loss(dev, prog, op, call);
-        break;
-    case LF_OP_SOFTEN:
-        lower_soften(dev, prog, op, call);
-        break;
-    case LF_OP_SGD:
-    case LF_OP_ADAM:
-    case LF_OP_RMSPROP:
-    case LF_OP_LION:
-    case LF_OP_LAMB:
-        lower_update(dev, prog, op, part, call);
-        break;
-    case LF_OP_ACCUMULATE:
-    case LF_OP_AVERAGE:
-    case LF_OP_SUM:
-        lower_block(dev, prog, op, part, call);
-        break;
-    case LF_OP_SUM_SQUARES:
-        lower_sum_squares(dev, prog, op, part, call);
-        break;
-    case LF_OP_CLIP:
-    case LF_OP_TRUST:
-        lower_scale(dev, prog, op, call);
-        break;
-    case LF_OP_COUNT:
-        break;
-    }
+    *call = (vk_call){ .kernel = op->kind, .part = part };
+    lowerings[op->kind](dev, prog, op, call);
 }
 
 void vk_lower_advance(const lf_program *prog, vk_call *call)

@@ -60,7 +60,7 @@ static bool has_room(const VkPhysicalDeviceLimits *limits, const shape *s, const
 static bool choose_cut(const vk_device *dev, const shape *s, cut *c)
 {
     const VkPhysicalDeviceLimits *limits = &dev->properties.limits;
-    if (dev->tiles.texel) {
+    if (vk_tiles_is_processor(&dev->tiles)) {
         *c = (cut){ dev->tiles.lanes, 1, 1, 1 };
         return has_room(limits, s, c);
     }
@@ -101,7 +101,7 @@ static bool fits(const vk_device *dev, const lf_program *prog, lf_small *model, 
     for (unsigned i = 0; i < LF_REGION_COUNT; i++)
         if (prog->region_size[i] > most)
             return false;
-    return !dev->tiles.texel || is_asked_for();
+    return !vk_tiles_is_processor(&dev->tiles) || is_asked_for();
 }
 
 static void set_spec(const lf_program *prog, const lf_small *model, const shape *s, const cut *c,

@@ -26,6 +26,7 @@ static const vk_cut processor_cuts[] = {
     { 0, 1, 16, 1 }, { 0, 1, 8, 2 }, { 0, 1, 8, 1 }, { 0, 1, 24, 1 }, { 0, 1, 16, 2 },
 };
 #define COUNT(array) (sizeof(array) / sizeof *(array))
+_Static_assert(COUNT(gpu_cuts) <= VK_CUTS_MAX && COUNT(processor_cuts) <= VK_CUTS_MAX, "a measure for each cut");
 
 // What a file begins with; the trials follow.
 typedef struct heading {
@@ -34,19 +35,14 @@ typedef struct heading {
     uint32_t trials;
 } heading;
 
-static bool is_processor(const vk_device *dev)
-{
-    return dev->tiles.bands == 1;
-}
-
 static uint32_t cut_count(const vk_device *dev)
 {
-    return is_processor(dev) ? COUNT(processor_cuts) : COUNT(gpu_cuts);
+    return vk_tiles_is_processor(&dev->tiles) ? COUNT(processor_cuts) : COUNT(gpu_cuts);
 }
 
 static vk_cut cut_at(const vk_device *dev, uint32_t i)
 {
-    if (!is_processor(dev))
+    if (!vk_tiles_is_processor(&dev->tiles))
         return gpu_cuts[i];
     vk_cut cut = processor_cuts[i];
     cut.lanes = dev->tiles.lanes;
@@ -58,7 +54,7 @@ static vk_cut cut_at(const vk_device *dev, uint32_t i)
 static vk_trial class_of(const vk_device *dev, unsigned kernel, uint32_t rows, uint32_t columns, uint32_t depth)
 {
     static const uint32_t processor[] = { 128, 256, 512 }, gpu[] = { 1024, 1024, 1024 };
-    const uint32_t *wide = is_processor(dev) ? processor : gpu;
+    const uint32_t *wide = vk_tiles_is_processor(&dev->tiles) ? processor : gpu;
     uint32_t shape[] = { rows, columns, depth };
     for (unsigned i = 0; i < COUNT(shape); i++)
         if (shape[i] > wide[i])
