@@ -4,6 +4,15 @@
 
 #include "device/device.h"
 
+#define LINEAR(n, m)                                                                                                   \
+    {                                                                                                                  \
+        .kind = LF_LAYER_LINEAR, .inputs = (n), .outputs = (m)                                                         \
+    }
+#define ACT(act)                                                                                                       \
+    {                                                                                                                  \
+        .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_##act                                                        \
+    }
+
 typedef struct job_spec {
     lf_layer layers[12];
     size_t layer_count;

@@ -15,15 +15,6 @@
 #include "abi.h"
 #include "job.h"
 
-#define LINEAR(n, m)                                                                                                   \
-    {                                                                                                                  \
-        .kind = LF_LAYER_LINEAR, .inputs = (n), .outputs = (m)                                                         \
-    }
-#define ACT(act)                                                                                                       \
-    {                                                                                                                  \
-        .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_##act                                                        \
-    }
-
 static const char *device = "vulkan:0", *self;
 static char folder[] = "/tmp/lavaflow-trials-XXXXXX";
 

@@ -14,14 +14,6 @@
 #include "core/log.h"
 #include "job.h"
 
-#define LINEAR(n, m)                                                                                                   \
-    {                                                                                                                  \
-        .kind = LF_LAYER_LINEAR, .inputs = (n), .outputs = (m)                                                         \
-    }
-#define ACT(act)                                                                                                       \
-    {                                                                                                                  \
-        .kind = LF_LAYER_ACTIVATION, .activation = LF_ACT_##act                                                        \
-    }
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *device = "vulkan:0";
@@ -432,8 +424,9 @@ static void damaged_kernel_caches_are_ignored(void **state)
         char command[1024];
         snprintf(command, sizeof command,
                  "cd '%s/lavaflow' && for f in vulkan-*; do "
+                 "case $f in *-tiles) continue ;; esac; " // test_trials.c damages those
                  "test \"$(head -c 64 $f)\" = \"$(tail -c +65 $f | sha256sum | head -c 64)\" && "
-                 "dd if=/dev/zero of=$f bs=1 seek=70 count=8 conv=notrunc 2>/dev/null; done",
+                 "dd if=/dev/zero of=$f bs=1 seek=70 count=8 conv=notrunc 2>/dev/null || exit 1; done",
                  folder);
         assert_int_equal(system(command), 0);
     }
