@@ -1,6 +1,5 @@
 // A training on several CUDA devices of the stand-in: through NCCL or through the host, on any number of devices, and
 // whatever fails on the way, its bits are the same.
-#include <math.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,14 +45,6 @@ static trial *begin_wide(unsigned devices, bool fast)
     t->params.validation = NULL;
     linked = unlinked = 0;
     return t;
-}
-
-static void assert_near(const trial *a, const trial *b)
-{
-    assert_int_equal(a->loss_count, b->loss_count);
-    for (uint64_t i = 0; i < a->loss_count; i++)
-        if (!(fabs(a->losses[i] - b->losses[i]) < 1e-4 * (1 + fabs(a->losses[i]))))
-            fail_msg("loss of step %d: %.9g, and %.9g", (int)i + 1, a->losses[i], b->losses[i]);
 }
 
 static char one_digest[65];

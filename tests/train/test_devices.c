@@ -132,14 +132,6 @@ static trial *begin_fast(unsigned devices)
     return t;
 }
 
-static void assert_near(const trial *a, const trial *b)
-{
-    assert_int_equal(a->loss_count, b->loss_count);
-    for (uint64_t i = 0; i < a->loss_count; i++)
-        if (!(fabs(a->losses[i] - b->losses[i]) < 1e-4 * (1 + fabs(a->losses[i]))))
-            fail_msg("loss of step %d: %.9g, and %.9g", (int)i + 1, a->losses[i], b->losses[i]);
-}
-
 static void fast_sums_change_rounding_alone_and_the_same_devices_repeat_them(void **state)
 {
     (void)state;

@@ -66,7 +66,6 @@ for window in 0 32768; do
   train 2 SLOW=1 EVEN=1 WINDOW=$window
   said=$shards
   expect "shards are divided evenly on request, window $window" "4 4"
-
 done
 
 train 1 TEACHER=1
