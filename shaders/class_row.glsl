@@ -1,6 +1,5 @@
 // A row of logits against its label, for includers that declare before: `outputs`, `label_smoothing`, lanes.glsl, and where
 // the numbers stand: lf_logit(row outputs + class) and lf_label(row).
-// A row of logits beside its label.
 struct lf_class_row {
     uint truth;     // the label
     float of_truth; // its logit

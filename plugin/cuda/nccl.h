@@ -12,7 +12,7 @@ typedef struct ncclComm *cu_nccl_comm; // a device's place among those that were
 typedef enum cu_nccl_result { CU_NCCL_SUCCESS = 0, CU_NCCL_IN_PROGRESS = 7 } cu_nccl_result;
 enum { CU_NCCL_FLOAT = 7, CU_NCCL_SUM = 0 };
 
-// X(field of cu_nccl, exported name, what it returns, arguments)
+// X(field of nccl.c's table, exported name, what it returns, arguments)
 #define CU_NCCL_FUNCTIONS(X)                                                                                           \
     X(GetErrorString, ncclGetErrorString, const char *, (cu_nccl_result result))                                       \
     X(CommInitAll, ncclCommInitAll, cu_nccl_result, (cu_nccl_comm * comms, int count, const int *devices))             \

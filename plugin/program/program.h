@@ -358,9 +358,10 @@ typedef struct lf_program {
 lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
 void lf_program_destroy(lf_program *program);
 
-// The same program over the same regions with the optimizer inside the products that make its gradients (linear_update),
-// where `fuses` allows it and nothing comes between them; a plain copy where there is nothing to fuse. Equal bits, as
-// far as a backend computes both alike. Segments keep their numbers. Borrows what `program` does. NULL: out of memory.
+// The same program over the same regions with the optimizer inside the products that make its gradients
+// (linear_update), where `fuses` allows it and nothing else reads them; a plain copy where there is nothing to fuse.
+// Equal bits, as far as a backend computes both alike. For who runs it: segments keep their numbers, but exchanges are
+// not copied. Borrows what `program` does. NULL: out of memory.
 lf_program *lf_program_fuse(const lf_program *program, lf_error *err);
 
 // Whether a batch of so many rows can be cut into so many shards.

@@ -48,9 +48,9 @@ typedef struct lf_mpi {
     int (*test)(lf_mpi_slot *request, int *done, void *status);
 
     lf_mpi_handle world, byte, real, sum, errors_return; // real: MPI_FLOAT; sum: MPI_SUM
-    void *no_status, *in_place; // MPI_STATUS_IGNORE, MPI_IN_PLACE
-    bool mpich;                 // the family
-    char name[256];             // of the library
+    void *no_status, *in_place;                          // MPI_STATUS_IGNORE, MPI_IN_PLACE
+    bool mpich;                                          // the family
+    char name[256];                                      // of the library
 } lf_mpi;
 
 enum { LF_MPI_SERIALIZED = 2, LF_MPI_ERROR_TEXT = 1024 }; // alike in both families; at least their longest message

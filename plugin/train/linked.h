@@ -1,5 +1,5 @@
 // Sums that the devices of a process make among themselves, without the host: large ones, where a backend links them
-// all (device.h). exchange.c calls this, while no member is at work but for lf_linked_sum.
+// all (device.h). exchange.c calls this, while no member is at work but for lf_linked_has and _add.
 #ifndef LF_TRAIN_LINKED_H
 #define LF_TRAIN_LINKED_H
 

@@ -1,11 +1,9 @@
 #include "train/session_program.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "ranks/ranks.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 // A stretch's schedule, order and metrics take about 30 bytes a row on the device.
 enum { STRETCH_ROWS = 1 << 20 };
