@@ -1,5 +1,6 @@
 // The elements of a batch's x that are not zero. Images with a background, one-hot and counted words are mostly zeros,
-// and a product that passes over them has equal bits: what is left out would add a zero to each sum.
+// and a product that passes over them has equal bits as long as all weights are finite: what is left out would add a
+// zero to each sum.
 #ifndef LF_CPU_SPARSE_H
 #define LF_CPU_SPARSE_H
 
