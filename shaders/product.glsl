@@ -44,6 +44,13 @@ void store(uint row, uint column, vec4 sum);
 
 vec4 sum[ROWS * QUADS];
 
+// Multiplied and added in one, said so: a compiler that did it in one cut and not in the next would give other bits.
+void add_product(uint i, float left_word, vec4 right_row)
+{
+    precise vec4 next = fma(vec4(left_word), right_row, sum[i]);
+    sum[i] = next;
+}
+
 #if LF_PRODUCT == LF_LEFT_TURNED
 const uint DEPTH_STEP = 1;
 #else
@@ -98,7 +105,7 @@ void add_step(uint k, uint first_row, uint column[QUADS])
             vec4 right_row = load_right(k + d, column[q]);
 #endif
             [[unroll]] for (uint i = 0; i < ROWS; i++)
-                sum[i * QUADS + q] += LEFT(i, d) * right_row;
+                add_product(i * QUADS + q, LEFT(i, d), right_row);
         }
     }
 }
@@ -145,7 +152,7 @@ void add_block(uint k, uint first_row, uint column[QUADS])
             [[unroll]] for (uint d = 0; d < LANES; d++) {
                 float left_word = LEFT_OF_LANES(i, d);
                 [[unroll]] for (uint q = 0; q < QUADS; q++)
-                    sum[(group + i) * QUADS + q] += left_word * right_rows[d * QUADS + q];
+                    add_product((group + i) * QUADS + q, left_word, right_rows[d * QUADS + q]);
             }
     }
 }
