@@ -225,11 +225,11 @@ void assert_same(const trial *a, const trial *b)
     assert_memory_equal(&a->last.val_loss, &b->last.val_loss, sizeof a->last.val_loss);
 }
 
-void assert_near(const trial *a, const trial *b)
+void assert_near(const trial *a, const trial *b, double bound)
 {
     assert_int_equal(a->loss_count, b->loss_count);
     for (uint64_t i = 0; i < a->loss_count; i++)
-        if (!(fabs(a->losses[i] - b->losses[i]) < 1e-4 * (1 + fabs(a->losses[i]))))
+        if (!(fabs(a->losses[i] - b->losses[i]) < bound * (1 + fabs(a->losses[i]))))
             fail_msg("loss of step %d: %.9g, and %.9g", (int)i + 1, a->losses[i], b->losses[i]);
 }
 

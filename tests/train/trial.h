@@ -45,7 +45,7 @@ void end(trial *t);
 lf_evaluation score(const trial *t, lf_part_id part, uint32_t batch);
 bool on_step(void *user, const lf_step *step, lf_error *err);
 void assert_same(const trial *a, const trial *b);
-void assert_near(const trial *a, const trial *b); // the losses, within rounding
+void assert_near(const trial *a, const trial *b, double bound); // the losses, within bound of 1 + |loss|
 
 // Runs the tests on the device that the program's argument names; 77 when it is absent.
 int run_on_device(int argc, char **argv, const struct CMUnitTest *tests, size_t count);
