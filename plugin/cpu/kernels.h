@@ -24,6 +24,8 @@ typedef struct cpu_call cpu_call;
 
 // Columns of a slice: what a thread owns of a kernel; see panels.h.
 enum { CPU_SLICE = 64 };
+// Columns of the widest tile of a product: linear_update has a row of it on its stack.
+enum { CPU_TILE_COLS = 32768 };
 enum { CPU_PANEL_KERNEL, CPU_PANEL_M, CPU_PANEL_V, CPU_PANEL_COUNT };
 
 // Does one block of an operation. Blocks of one operation write disjoint memory and may run at the same time.

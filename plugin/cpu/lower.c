@@ -56,7 +56,7 @@ static void tile_product(cpu_call *call, uint32_t inner)
     enum { UNIT = 16 };
     double all = (double)call->rows * call->cols * inner, target = all / 32 > 1e6 ? all / 32 : 1e6;
     uint32_t rows = call->rows, cols = call->cols;
-    while ((double)rows * cols * inner > target && (rows > UNIT || cols > UNIT)) {
+    while (cols > CPU_TILE_COLS || ((double)rows * cols * inner > target && (rows > UNIT || cols > UNIT))) {
         if (rows > cols)
             rows = round_up(ceil_div(rows, 2), UNIT);
         else

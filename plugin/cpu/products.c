@@ -206,14 +206,14 @@ static void update_kernel(const cpu_call *call, const cpu_step *step, uint32_t r
 // many rows, our own need few.
 void CPU_NAME(linear_update)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
-    enum { SCRATCH = 32768, FEW = 26 };
+    enum { FEW = 26 };
     const lf_op *op = &call->op;
     cpu_tile tile = cpu_tile_of(call, block);
-    real g[SCRATCH];
+    real g[CPU_TILE_COLS];
     if (!step->row->updates)
         return;
     bool listed = CPU_MULTIPLIES && call->sparse && call->sparse->on;
-    uint32_t most = listed ? CPU_CHUNK : call->multiplies ? FEW : SCRATCH / tile.cols;
+    uint32_t most = listed ? CPU_CHUNK : call->multiplies ? FEW : CPU_TILE_COLS / tile.cols;
     for (uint32_t done = 0; done < tile.rows;) {
         uint32_t row = tile.row + done, rows = tile.rows - done < most ? tile.rows - done : most;
         cpu_product p =

@@ -182,9 +182,9 @@ static void linear_update_is_the_oracles_with_every_optimizer(void **state)
     if (!device_fuses())
         skip();
     static const update_shape shapes[] = {
-        { 1, 1, 1 },      { 2, 3, 5 },      { 7, 7, 7 },      { 1, 7, 31 },    { 7, 1, 33 },
-        { 31, 33, 1 },    { 33, 64, 65 },   { 65, 31, 7 },    { 64, 65, 128 }, { 128, 7, 1000 },
-        { 1000, 33, 10 }, { 10, 1000, 33 }, { 64, 784, 128 }, { 64, 128, 10 }, { 7, 520, 520 },
+        { 1, 1, 1 },      { 2, 3, 5 },     { 7, 7, 7 },     { 1, 7, 31 },      { 7, 1, 33 },     { 31, 33, 1 },
+        { 33, 64, 65 },   { 65, 31, 7 },   { 64, 65, 128 }, { 128, 7, 1000 },  { 1000, 33, 10 }, { 10, 1000, 33 },
+        { 64, 784, 128 }, { 64, 128, 10 }, { 7, 520, 520 }, { 10, 1, 110000 },
     };
     for (size_t i = 0; i < COUNT(shapes); i++)
         for (lf_optimizer_kind kind = LF_OPTIMIZER_SGD; kind < LF_OPTIMIZER_LAMB; kind++)
