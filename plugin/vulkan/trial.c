@@ -310,12 +310,19 @@ void vk_trials_run(vk_device *dev, const lf_program *prog)
 
 bool vk_trials_init(vk_device *dev, lf_error *err)
 {
-    const char *asked = getenv("LAVAFLOW_TILES"), *number = asked ? strpbrk(asked, "0123456789") : NULL;
+    const char *asked = getenv("LAVAFLOW_TILES"), *number = asked ? asked : "";
     uint32_t cuts = cut_count(dev);
-    dev->cut = asked && asked[0] ? 0 : -1;
-    if (!number)
+    char *end = NULL;
+    dev->cut = *number ? 0 : -1;
+    if (!strncmp(number, "cpu", 3) || !strncmp(number, "gpu", 3))
+        number += number[3] == ':' ? 4 : 3;
+    if (!*number)
         return true;
-    unsigned long cut = strtoul(number, NULL, 10);
+    unsigned long cut = strtoul(number, &end, 10);
+    if (*end || *number < '0' || *number > '9') {
+        lf_error_set(err, LF_EARG, "LAVAFLOW_TILES=%s: expected a number, cpu, gpu, cpu:N or gpu:N", asked);
+        return false;
+    }
     if (cut >= cuts) {
         lf_error_set(err, LF_EARG, "LAVAFLOW_TILES=%s: products are cut in %u ways here, 0 to %u", asked, cuts,
                      cuts - 1);

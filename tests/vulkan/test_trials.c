@@ -63,6 +63,19 @@ static unsigned cuts_of(const char *kind)
     return (unsigned)strtoul(most + 5, NULL, 10) + 1;
 }
 
+static void a_wrong_cut_is_named(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = { "nonsense", "cpu1x", "cpu:x", "-1", "gpu:3 ", "cpu:4294967296" };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        lf_error err = { 0 };
+        setenv("LAVAFLOW_TILES", wrong[i], 1);
+        assert_null(lf_device_open(device, &err));
+        assert_non_null(strstr(err.text, wrong[i]));
+    }
+    unsetenv("LAVAFLOW_TILES");
+}
+
 static void expect_cuts_alike(const char *kind, const job_spec *spec)
 {
     job first = trained(kind, spec);
@@ -226,6 +239,7 @@ int main(int argc, char **argv)
     if (!mkdtemp(folder) || setenv("XDG_CACHE_HOME", folder, 1))
         return 1;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_wrong_cut_is_named),
         cmocka_unit_test(every_cut_gives_the_same_bits),
         cmocka_unit_test(a_trial_changes_no_bits),
         cmocka_unit_test(what_was_measured_is_not_measured_again),
