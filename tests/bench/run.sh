@@ -27,7 +27,8 @@ if [ -n "$data" ]; then
   echo "# data: MNIST, $DATA${zeros:+, $zeros}"
 fi
 failed=0
-lua5.4 tests/bench/agree.lua "$python" "$threads" ${data:+"$data"} || failed=1
+# PyTorch on one thread: its rounding with two, through Adam, takes it further from itself than we are.
+lua5.4 tests/bench/agree.lua "$python" 1 ${data:+"$data"} || failed=1
 lua5.4 tests/bench/bench.lua "$python" "$threads" "${1:-2}" ${data:+"$data"}
 echo
 lua5.4 tests/bench/whole.lua "$PWD/build/release/bin/lavaflow" "$python" "$threads" "${data:--}"
