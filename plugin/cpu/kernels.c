@@ -232,6 +232,7 @@ void CPU_NAME(dropout)(const cpu_call *call, const cpu_step *step, uint32_t bloc
 
 const cpu_kernels CPU_NAME(kernels) = {
     .variant = CPU_TEXT(LF_VARIANT),
+    .multiplies = CPU_MULTIPLIES,
     .run = {
         [LF_OP_GATHER] = CPU_NAME(gather),
         [LF_OP_LINEAR] = CPU_NAME(linear),

@@ -76,6 +76,7 @@ static inline uint32_t cpu_valid_rows(const cpu_call *call, const cpu_step *step
 
 typedef struct cpu_kernels {
     const char *variant; // "f32 avx512"
+    bool multiplies;     // has products of its own
     cpu_kernel *run[LF_OP_COUNT];
 } cpu_kernels;
 

@@ -69,10 +69,10 @@ static void tile_product(cpu_call *call, uint32_t inner)
 // A product is small enough for our own loops where b (depth, outputs), which they read in place, lies in the caches.
 // It is then cut into slices of columns: a thread keeps its part of the weights in its own cache from product to
 // product.
-static void tile_slices(cpu_call *call, uint32_t depth, uint32_t unit)
+static void tile_slices(cpu_call *call, const cpu_kernels *kernels, uint32_t depth, uint32_t unit)
 {
     call->by_columns = true;
-    call->multiplies = call->cols >= 16 && (size_t)depth * call->cols <= (size_t)1 << 20;
+    call->multiplies = kernels->multiplies && call->cols >= 16 && (size_t)depth * call->cols <= (size_t)1 << 20;
     if (!call->multiplies) {
         tile_product(call, depth);
         return;
@@ -101,7 +101,7 @@ static void tile_columns(cpu_call *call, uint32_t rows)
     call->tile_cols = call->cols < cols ? call->cols : cols;
 }
 
-static void tile(cpu_call *call)
+static void tile(cpu_call *call, const cpu_kernels *kernels)
 {
     enum { SWEEP = 16384 };
     _Static_assert(SWEEP % LF_SQUARES_CHUNK == 0, "a block of sum_squares owns whole partial sums");
@@ -117,7 +117,7 @@ static void tile(cpu_call *call)
         tile_rows(call, 16384);
         break;
     case LF_OP_LINEAR:
-        tile_slices(call, op->inputs, 32);
+        tile_slices(call, kernels, op->inputs, 32);
         break;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
@@ -147,7 +147,7 @@ static void tile(cpu_call *call)
     case LF_OP_LINEAR_DW:
     case LF_OP_LINEAR_UPDATE:
         call->rows = op->inputs;
-        tile_slices(call, op->rows, CPU_CHUNK); // see multiply_lists_turned
+        tile_slices(call, kernels, op->rows, CPU_CHUNK); // see multiply_lists_turned
         break;
     case LF_OP_SGD:
     case LF_OP_ADAM:
@@ -196,7 +196,7 @@ static bool bind(cpu_call *call, const cpu_kernels *kernels, const lf_program *p
             call->target_cols = y->cols;
         }
     }
-    tile(call);
+    tile(call, kernels);
     return true;
 }
 

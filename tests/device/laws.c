@@ -413,6 +413,39 @@ static void any_instruction_set_gives_equal_bits(void **state)
         }
 }
 
+// The plain kernels, whose products are the library's, in f32: nobody else runs them on a machine that has wider ones.
+static void plain_kernels_agree_within_rounding(void **state)
+{
+    (void)state;
+    lf_error err;
+    const cpu_kernels *variants[CPU_VARIANTS_MAX];
+    if (strcmp(device->info.id, "cpu") != 0 || cpu_host_variants(variants) < 2)
+        skip();
+    lf_device *other = lf_device_open("cpu", &err);
+    assert_non_null(other);
+    ((cpu_device *)other)->f32 = variants[0];
+    const test_training *trainings[] = { &wide, &fused }; // no bias before batch_norm, whose gradient is all rounding
+    for (size_t t = 0; t < COUNT(trainings); t++) {
+        test_training training = *trainings[t];
+        training.steps = 5;
+        size_t size, again;
+        unsigned char *one = bits_after(device, &training, trainer_run, &size),
+                      *two = bits_after(other, &training, trainer_run, &again);
+        assert_int_equal(size, again);
+        for (size_t i = 0; i + sizeof(float) <= size; i += sizeof(float)) {
+            float a, b;
+            memcpy(&a, one + i, sizeof a);
+            memcpy(&b, two + i, sizeof b);
+            if (!(fabsf(a - b) <= 1e-3f * fmaxf(1, fabsf(a))))
+                fail_msg("%s: number %zu is %g, and %g by the plain kernels", training.what, i / sizeof a, (double)a,
+                         (double)b);
+        }
+        free(one);
+        free(two);
+    }
+    lf_device_close(other);
+}
+
 static void a_wrong_number_of_threads_is_named(void **state)
 {
     (void)state;
@@ -448,6 +481,7 @@ int run_law_tests(void)
         cmocka_unit_test(a_nan_in_x_comes_out_as_the_nan_loss_of_its_row),
         cmocka_unit_test(any_number_of_threads_gives_equal_bits),
         cmocka_unit_test(any_instruction_set_gives_equal_bits),
+        cmocka_unit_test(plain_kernels_agree_within_rounding),
         cmocka_unit_test(a_wrong_number_of_threads_is_named),
     };
     return cmocka_run_group_tests_name("laws", tests, NULL, NULL);
