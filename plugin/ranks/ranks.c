@@ -209,19 +209,15 @@ bool lf_ranks_agree(bool ok, lf_error *err)
 {
     if (!world.open)
         return ok;
-    const lf_code own = ok ? LF_OK : err->code;
-    lf_code *all = calloc(world.count, sizeof *all);
-    if (!all) {
-        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", world.count);
-        return false;
+    uint32_t first = world.count;                // that has failed
+    for (uint32_t r = 0; r < world.count; r++) { // without memory, which may be what is lacking
+        bool told = ok;
+        if (!lf_ranks_broadcast_from(r, &told, sizeof told, err))
+            return false;
+        first = !told && r < first ? r : first;
     }
-    bool gathered = lf_ranks_gather(&own, sizeof own, all, err);
-    uint32_t first = 0; // that has failed
-    while (gathered && first < world.count && all[first] == LF_OK)
-        first++;
-    free(all);
-    if (!gathered || first == world.count)
-        return gathered;
+    if (first == world.count)
+        return true;
     if (lf_ranks_broadcast_from(first, err, sizeof *err, err) && first)
         lf_error_prefix(err, "process %u", first);
     return false;

@@ -2,7 +2,6 @@
 // file, must not send them different ways.
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ranks/ranks.h"
@@ -22,15 +21,12 @@ bool lf_training_decide(const training *t, bool *yes, lf_error *err)
 
 bool lf_training_any(const training *t, bool *yes, lf_error *err)
 {
-    if (t->rank_count <= 1)
-        return true;
-    bool *all = calloc(t->rank_count, sizeof *all);
-    bool ok = all && lf_ranks_gather(yes, sizeof *yes, all, err);
-    if (!all)
-        lf_error_set(err, LF_ENOMEM, "what %u processes say: out of memory", t->rank_count);
-    for (uint32_t i = 0; ok && i < t->rank_count; i++)
-        *yes |= all[i];
-    free(all);
+    bool own = *yes, ok = true;
+    for (uint32_t r = 0; t->rank_count > 1 && ok && r < t->rank_count; r++) {
+        bool told = own;
+        ok = lf_ranks_broadcast_from(r, &told, sizeof told, err);
+        *yes |= told;
+    }
     return ok;
 }
 
@@ -46,11 +42,7 @@ bool lf_training_compare(const training *t, const char *options, lf_error *err)
     if (t->rank_count <= 1)
         return true;
     enum { SIZE = LF_TRAIN_OPTIONS + 512 };
-    char *all = calloc(t->rank_count, SIZE), own[SIZE] = "";
-    if (!all) {
-        lf_error_set(err, LF_ENOMEM, "options of %u processes: out of memory", t->rank_count);
-        return false;
-    }
+    char own[SIZE] = "", first[SIZE] = "", told[SIZE];
     // Beside what makes the weights: what decides when all come together.
     const lf_train_params *p = t->p;
     snprintf(own, sizeof own,
@@ -60,12 +52,17 @@ bool lf_training_compare(const training *t, const char *options, lf_error *err)
              options, p->epochs, p->max_steps, p->patience, p->digest_every, p->events.step ? p->step_every : 0,
              p->checkpoint_every, p->checkpoint_seconds, p->checkpoint != NULL, p->replay != NULL,
              p->validation != NULL, p->even_shards, lf_hand_out_seed());
-    bool ok = lf_ranks_gather(own, sizeof own, all, err);
-    for (uint32_t i = 1; ok && i < t->rank_count; i++)
-        if (strcmp(all, all + (size_t)i * SIZE)) {
-            name_difference(all, all + (size_t)i * SIZE, i, err);
-            ok = false;
+    bool same = true;
+    for (uint32_t r = 0; r < t->rank_count; r++) {
+        memcpy(told, own, sizeof own);
+        if (!lf_ranks_broadcast_from(r, told, sizeof told, err))
+            return false;
+        if (!r)
+            memcpy(first, told, sizeof told);
+        if (same && strcmp(first, told)) {
+            name_difference(first, told, r, err);
+            same = false;
         }
-    free(all);
-    return ok;
+    }
+    return same;
 }

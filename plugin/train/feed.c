@@ -23,6 +23,7 @@ struct lf_feed {
     uint32_t count;          // rows of the window
     uint32_t first, end;     // of a batch: those of this process in the window
     float *weights;          // [stretch_rows]: by position of the stretch on the device; NULL without weights
+    float *own_weights;      // [stretch_rows]: the same, 0 where the row is another process's; NULL where none is
     // A window that is read ahead; NULL when everything is resident.
     unsigned char *x, *y;
     float *w;       // [stretch_rows]; when everything is resident [rows of the part]; NULL without weights
@@ -61,11 +62,6 @@ void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pas
     lf_permutation order = lf_permutation_make(seed, LF_STREAM_SHUFFLE, (uint32_t)pass, part->rows);
     for (uint32_t i = 0; i < count; i++)
         rows[i] = shuffle ? lf_permutation_at(&order, position + i) : position + i;
-}
-
-bool lf_feed_may_divide(uint64_t rows, lf_row_bytes row, uint32_t window)
-{
-    return window < rows && !row.w;
 }
 
 void lf_feed_own(lf_feed *feed, uint32_t first, uint32_t end)
@@ -117,14 +113,18 @@ static void finish_rows(const lf_feed *feed, const lf_rows_out *rows, size_t cou
         ((float *)rows->y)[i] = (float)labels[i];
 }
 
+static bool is_own(const lf_feed *feed, uint64_t position)
+{
+    uint64_t in_batch = feed->end ? position % feed->p.batch : 0;
+    return !feed->end || (in_batch >= feed->first && in_batch < feed->end);
+}
+
 // Leaves out the rows that are other processes'.
 static void place_rows(lf_feed *feed, uint64_t position, uint32_t count)
 {
-    const lf_feed_params *p = &feed->p;
     feed->count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t in_batch = feed->end ? (position + i) % p->batch : 0;
-        bool own = !feed->end || (in_batch >= feed->first && in_batch < feed->end);
+        bool own = is_own(feed, position + i);
         feed->place[i] = own ? feed->count : 0;
         if (own)
             feed->rows[feed->count++] = feed->rows[i];
@@ -242,9 +242,9 @@ static size_t rows_of_piece(const lf_feed *feed, const upload *u, uint64_t first
     return left < u->piece ? left : u->piece;
 }
 
-static bool agree(const lf_feed *feed, bool ok, lf_error *err)
+static bool agree(const lf_feed_params *p, bool ok, lf_error *err)
 {
-    return feed->p.rank_count > 1 ? lf_ranks_agree(ok, err) : ok;
+    return p->rank_count > 1 ? lf_ranks_agree(ok, err) : ok;
 }
 
 // Each process reads the piece of its number.
@@ -277,7 +277,7 @@ static bool choose_piece(const lf_feed *feed, upload *u, bool ok, lf_error *err)
 {
     uint64_t share = (feed->part->rows + u->ranks - 1) / u->ranks * feed->p.row.x - 1;
     u->piece = lf_dataset_piece(feed->p.data, feed->p.part, share < UPLOAD_BYTES ? (size_t)share : UPLOAD_BYTES);
-    ok = agree(feed, ok, err);
+    ok = agree(&feed->p, ok, err);
     return ok && (u->ranks == 1 || lf_ranks_broadcast(&u->piece, sizeof u->piece, err));
 }
 
@@ -300,11 +300,11 @@ static bool upload_all(lf_feed *feed, bool ok, lf_error *err)
     }
     bool all = true; // have done well so far
     for (uint64_t first = 0; all && first < part->rows; first += ranks * u.piece) {
-        all = agree(feed, ok && read_own(feed, &u, first, err), err);
+        all = agree(&feed->p, ok && read_own(feed, &u, first, err), err);
         ok = all && spread(feed, &u, first, err);
     }
     if (all)
-        ok = agree(feed, ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err)), err);
+        ok = agree(&feed->p, ok && (!feed->p.teacher || write_teacher(feed, feed->p.teacher, part->rows, err)), err);
     free(u.own);
     free(u.other);
     return ok;
@@ -332,12 +332,28 @@ static bool start_reader(lf_feed *feed, lf_error *err)
     return true;
 }
 
+// What holds a stretch, whether or not it is read ahead.
+static bool make_lists(lf_feed *feed, lf_error *err)
+{
+    const bool weighted = feed->p.row.w, divided = weighted && feed->p.end;
+    feed->order = calloc(feed->stretch_rows, sizeof *feed->order);
+    feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
+    feed->place = calloc(feed->stretch_rows, sizeof *feed->place);
+    feed->weights = weighted ? calloc(feed->stretch_rows, sizeof *feed->weights) : NULL;
+    feed->own_weights = divided ? calloc(feed->stretch_rows, sizeof *feed->own_weights) : NULL;
+    if (feed->order && feed->rows && feed->place && (feed->weights || !weighted) && (feed->own_weights || !divided))
+        return true;
+    lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
+    return false;
+}
+
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
 {
     const lf_compile_params *compiled = &params->program->params;
     lf_feed *feed = calloc(1, sizeof *feed);
     if (!feed) {
         lf_error_set(err, LF_ENOMEM, "data feed: out of memory");
+        agree(params, false, err); // the others ask
         return NULL;
     }
     pthread_mutex_init(&feed->lock, NULL);
@@ -348,8 +364,10 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     feed->first = params->first;
     feed->end = params->end;
     feed->part = lf_dataset_part(params->data, params->part, err);
-    if (!feed->part)
+    if (!feed->part) {
+        agree(params, false, err);
         goto error;
+    }
     if (params->teacher)
         feed->teacher_width = params->program->tensors[params->program->teacher].cols;
     feed->resident = compiled->rows >= feed->part->rows;
@@ -357,15 +375,8 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     if (!feed->resident && compiled->rows < feed->stretch_rows)
         feed->stretch_rows = compiled->rows;
     feed->stretch_rows = feed->stretch_rows / params->unit * params->unit;
-    feed->order = calloc(feed->stretch_rows, sizeof *feed->order);
-    feed->rows = calloc(feed->stretch_rows, sizeof *feed->rows);
-    feed->place = calloc(feed->stretch_rows, sizeof *feed->place);
-    if (params->row.w)
-        feed->weights = calloc(feed->stretch_rows, sizeof *feed->weights);
-    bool ok = feed->order && feed->rows && feed->place && (feed->weights || !params->row.w);
-    if (!ok)
-        lf_error_set(err, LF_ENOMEM, "data feed: out of memory for %u positions", feed->stretch_rows);
-    if (!(feed->resident ? upload_all(feed, ok, err) : agree(feed, ok && start_reader(feed, err), err)))
+    bool ok = make_lists(feed, err);
+    if (!(feed->resident ? upload_all(feed, ok, err) : agree(params, ok && start_reader(feed, err), err)))
         goto error;
     return feed;
 error:
@@ -387,6 +398,7 @@ void lf_feed_destroy(lf_feed *feed)
     free(feed->y);
     free(feed->w);
     free(feed->weights);
+    free(feed->own_weights);
     free(feed->rows);
     free(feed->place);
     free(feed->teacher);
@@ -417,8 +429,18 @@ static bool take_window(lf_feed *feed, lf_error *err)
 // Before the reader overwrites them.
 static void take_weights(lf_feed *feed, uint32_t count)
 {
-    for (uint32_t i = 0; feed->weights && i < count; i++)
-        feed->weights[i] = feed->w[feed->order[i]];
+    float *weights = feed->own_weights ? feed->own_weights : feed->weights;
+    for (uint32_t i = 0; weights && i < count; i++)
+        weights[i] = is_own(feed, feed->position + i) ? feed->w[feed->order[i]] : 0;
+}
+
+// A row's weight is one process's, so that the order of the sum does not matter. One that has failed takes no part,
+// which all know by then.
+static bool spread_weights(lf_feed *feed, uint32_t count, bool ok, lf_error *err)
+{
+    if (!feed->own_weights)
+        return ok;
+    return lf_ranks_agree(ok, err) && lf_ranks_add(feed->own_weights, feed->weights, count, err);
 }
 
 bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
@@ -432,10 +454,11 @@ bool lf_feed_next(lf_feed *feed, lf_stretch *stretch, lf_error *err)
         take_weights(feed, count);
         advance(feed, &feed->pass, &feed->position);
     } else {
-        if (!take_window(feed, err))
-            return false;
+        bool ok = take_window(feed, err);
         memcpy(feed->order, feed->place, count * sizeof *feed->order);
         take_weights(feed, count);
+        if (!spread_weights(feed, count, ok, err))
+            return false;
         pthread_mutex_lock(&feed->lock);
         advance(feed, &feed->pass, &feed->position);
         feed->first = feed->p.first;

@@ -32,7 +32,7 @@ typedef struct lf_feed_params {
     unsigned replica_count;
     const float *teacher; // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
     // Where rows are read for the shards of this process alone: `first` … end - 1 of each `batch` of a pass; end 0:
-    // all.
+    // all. Weights of all rows are then told by those who read them.
     uint32_t batch, first, end;
     // Processes that train together, more than one: what lies on all their devices is read once, each reads a part of
     // it. All create their feeds at the same time then, with equal windows.
@@ -58,10 +58,6 @@ uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t
 // The rows at consecutive positions of a pass.
 void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pass, uint64_t position, uint32_t count,
                   uint64_t *rows);
-
-// Whether processes may read the rows of their own shards alone: not if all rows lie on the device, where each is
-// needed in some epoch, nor if rows have weights, which every process must know.
-bool lf_feed_may_divide(uint64_t rows, lf_row_bytes row, uint32_t window);
 
 lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err);
 void lf_feed_destroy(lf_feed *feed);

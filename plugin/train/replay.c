@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "ranks/ranks.h"
 #include "train/identity.h"
 #include "train/training.h"
 
@@ -16,18 +17,10 @@ static float *block_at(const training *t, size_t index)
     return t->snapshot.blocks + (index + 1) * t->model->block_count;
 }
 
-bool lf_training_snapshot(training *t, lf_error *err)
+static bool take_snapshot(training *t, double now, lf_error *err)
 {
     lf_snapshot *s = &t->snapshot;
     lf_model *model = t->model;
-    double now = lf_clock();
-    bool recent = s->blocks && now - s->taken < 1 + s->cost / SHARE;
-    if (!t->p->replay)
-        return true;
-    if (!lf_training_decide(t, &recent, err))
-        return false;
-    if (recent && t->place.position)
-        return true;
     lf_train_block blocks[LF_TRAIN_BLOCK_MAX];
     size_t count = lf_train_blocks(lf_session_program(t->session), blocks);
     if (!s->blocks) {
@@ -50,6 +43,18 @@ bool lf_training_snapshot(training *t, lf_error *err)
     s->taken = lf_clock();
     s->cost = s->taken - now;
     return true;
+}
+
+bool lf_training_snapshot(training *t, lf_error *err)
+{
+    const lf_snapshot *s = &t->snapshot;
+    double now = lf_clock();
+    bool recent = s->blocks && now - s->taken < 1 + s->cost / SHARE;
+    if (!t->p->replay)
+        return true;
+    if (!lf_training_decide(t, &recent, err))
+        return false;
+    return (recent && t->place.position) || lf_ranks_agree(take_snapshot(t, now, err), err);
 }
 
 static bool count(void *user, const lf_piece *piece, lf_error *err)

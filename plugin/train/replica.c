@@ -131,8 +131,9 @@ bool lf_replicas_equalise(lf_replica *replicas, unsigned count, unsigned first, 
         void *bytes = malloc(size + 1);
         if (!bytes)
             lf_error_set(err, LF_ENOMEM, "%s of %zu bytes: out of memory", lf_region_name(changing[r]), size);
-        ok = bytes && (!size || lf_replica_read(&replicas[first], changing[r], 0, bytes, size, err)) &&
-             (!processes || !size || lf_ranks_broadcast(bytes, size, err)) &&
+        ok = bytes && (!size || lf_replica_read(&replicas[first], changing[r], 0, bytes, size, err));
+        ok = processes ? lf_ranks_agree(ok, err) : ok;
+        ok = ok && (!processes || !size || lf_ranks_broadcast(bytes, size, err)) &&
              (!size || lf_replicas_write(replicas, count, changing[r], 0, bytes, size, err));
         free(bytes);
     }

@@ -184,10 +184,14 @@ static void own_rows(const lf_session *s, uint32_t *first, uint32_t *end)
     *first *= rows;
 }
 
-lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
+// Several processes create a session together: one that fails tells the others, which ask.
+static bool agree(const lf_session_params *p, bool ok, lf_error *err)
 {
-    if (!lf_session_check(params, err))
-        return NULL;
+    return p->rank_count > 1 ? lf_ranks_agree(ok, err) : ok;
+}
+
+static lf_session *allocate(const lf_session_params *params, lf_error *err)
+{
     lf_session *s = calloc(1, sizeof *s);
     if (s)
         s->replicas = calloc(params->device_count, sizeof *s->replicas);
@@ -196,6 +200,14 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
         free(s);
         return NULL;
     }
+    return s;
+}
+
+lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
+{
+    lf_session *s = lf_session_check(params, err) ? allocate(params, err) : NULL;
+    if (!agree(params, s != NULL, err))
+        goto error;
     s->p = *params;
     s->part = lf_dataset_part(params->data, params->part, err);
     s->step = params->step;
@@ -203,10 +215,9 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
     s->window = lf_session_window(params, s->part, err);
     if (!s->window)
         goto error;
-    s->divides =
-        params->rank_count > 1 && lf_feed_may_divide(s->part->rows, lf_session_row_bytes(params, s->part), s->window);
+    s->divides = params->rank_count > 1 && s->window < s->part->rows; // else each row is needed in some epoch
     bool ok = create_team(s, err) && create_replicas(s, err) && fill(s, err);
-    if (!(params->rank_count > 1 ? lf_ranks_agree(ok, err) : ok))
+    if (!agree(params, ok, err))
         goto error;
     uint32_t first, end;
     own_rows(s, &first, &end);
@@ -308,8 +319,7 @@ static bool take_stretch(lf_session *s, lf_error *err)
     own_rows(s, &first, &end);
     lf_feed_own(s->feed, first, end);
     bool ok = lf_feed_next(s->feed, &s->stretch, err);
-    if (s->p.rank_count > 1) // one alone may have met what it cannot read
-        ok = lf_ranks_agree(ok, err);
+    ok = agree(&s->p, ok, err); // one alone may have met what it cannot read
     return ok && (!s->divides || lf_team_turn(s->team, err));
 }
 

@@ -113,15 +113,13 @@ uint32_t lf_session_window(const lf_session_params *p, const lf_part *part, lf_e
     uint32_t window = own_window(p, part, err);
     if (p->rank_count <= 1)
         return window;
-    if (!lf_ranks_agree(window > 0, err))
-        return 0;
-    uint32_t *all = calloc(p->rank_count, sizeof *all);
-    if (!all)
-        lf_error_set(err, LF_ENOMEM, "windows of %u processes: out of memory", p->rank_count);
-    bool ok = all && lf_ranks_gather(&window, sizeof window, all, err);
-    for (uint32_t r = 0; ok && r < p->rank_count; r++)
-        window = all[r] < window ? all[r] : window;
-    free(all);
+    bool ok = lf_ranks_agree(window > 0, err);
+    uint32_t own = window;
+    for (uint32_t r = 0; ok && r < p->rank_count; r++) {
+        uint32_t told = own;
+        ok = lf_ranks_broadcast_from(r, &told, sizeof told, err);
+        window = told < window ? told : window;
+    }
     return ok ? window : 0;
 }
 

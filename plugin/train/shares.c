@@ -23,6 +23,11 @@ bool lf_shares_init(lf_shares *s, uint32_t rank, uint32_t rank_count, uint32_t s
         all += devices[r];
         s->most = devices[r] > s->most ? devices[r] : s->most;
     }
+    s->speeds = calloc((size_t)(rank_count + 1) * s->most, sizeof *s->speeds);
+    if (!s->speeds) {
+        lf_error_set(err, LF_ENOMEM, "speeds of %u processes: out of memory", rank_count);
+        return false;
+    }
     s->fixed = even || shards <= rank_count;
     for (uint32_t r = 0; r < rank_count; r++) {
         uint64_t end = before + devices[r];
@@ -35,7 +40,9 @@ bool lf_shares_init(lf_shares *s, uint32_t rank, uint32_t rank_count, uint32_t s
 void lf_shares_finish(lf_shares *s)
 {
     free(s->now);
+    free(s->speeds);
     s->now = NULL;
+    s->speeds = NULL;
 }
 
 void lf_shares_of(const uint32_t *list, uint32_t rank, uint32_t *first, uint32_t *count)
@@ -80,18 +87,13 @@ static void decide(lf_shares *s, const lf_speed *speeds, uint64_t scatter)
 
 bool lf_shares_decide(lf_shares *s, const lf_speed *speeds, unsigned count, uint64_t scatter, lf_error *err)
 {
-    lf_speed *all = calloc((size_t)(s->rank_count + 1) * s->most, sizeof *all), *own = all;
-    if (!all) {
-        lf_error_set(err, LF_ENOMEM, "speeds of %u processes: out of memory", s->rank_count);
-        return false;
-    }
-    all += s->most;
+    lf_speed *own = s->speeds, *all = own + s->most;
+    memset(own, 0, s->most * sizeof *own);
     memcpy(own, speeds, count * sizeof *own);
-    bool ok = lf_ranks_gather(own, s->most * sizeof *own, all, err);
-    if (ok)
-        decide(s, all, scatter);
-    free(own);
-    return ok;
+    if (!lf_ranks_gather(own, s->most * sizeof *own, all, err))
+        return false;
+    decide(s, all, scatter);
+    return true;
 }
 
 bool lf_shares_turn(lf_shares *s, bool read_ahead)

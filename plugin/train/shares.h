@@ -8,6 +8,12 @@
 
 #include "core/error.h"
 
+// What a device has shown: seconds a shard, 0 where nothing was measured; and its shards, 0: it is lost.
+typedef struct lf_speed {
+    double seconds;
+    uint32_t held;
+} lf_speed;
+
 typedef struct lf_shares {
     uint32_t rank, rank_count; // of the processes: this one, and all
     uint32_t shards;           // of a batch
@@ -17,13 +23,8 @@ typedef struct lf_shares {
     uint32_t *now;
     uint32_t *coming; // of the rows that are being read
     uint32_t *wanted; // as decided last
+    lf_speed *speeds; // [rank_count + 1, most]: of this process, and of all; there before any is asked for
 } lf_shares;
-
-// What a device has shown: seconds a shard, 0 where nothing was measured; and its shards, 0: it is lost.
-typedef struct lf_speed {
-    double seconds;
-    uint32_t held;
-} lf_speed;
 
 // `devices` [rank_count]: of each process.
 bool lf_shares_init(lf_shares *shares, uint32_t rank, uint32_t rank_count, uint32_t shards, const unsigned *devices,

@@ -280,10 +280,10 @@ static bool open_devices(training *t, lf_error *err)
 static bool meet(training *t, lf_error *err)
 {
     t->rank_devices = calloc(t->rank_count, sizeof *t->rank_devices);
-    if (!t->rank_devices) {
+    if (!t->rank_devices)
         lf_error_set(err, LF_ENOMEM, "%u processes: out of memory", t->rank_count);
+    if (!lf_ranks_agree(t->rank_devices != NULL, err))
         return false;
-    }
     t->rank_devices[0] = t->device_count;
     return t->rank_count <= 1 || lf_ranks_gather(&t->device_count, sizeof t->device_count, t->rank_devices, err);
 }

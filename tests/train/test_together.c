@@ -1,14 +1,16 @@
 // One process of several that train together; together.sh starts them and compares what they say. The environment tells
 // what to do: DEVICES (openings a process), WINDOW (bytes), SAYS (a file that the first process writes digest or error
 // to), NUMBERS (one for the shards that each process ends with, and the rows that it has read), CHECKPOINT, STOP_AFTER
-// (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), TEACHER (distils), and processes that are not
-// as the others:
-// DIFFERENT (its seed is another), KILLED (it kills itself after STOP_AFTER steps), SLOW (its devices take longer), CUT
-// (it can read no more after READS times).
+// (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), TEACHER (distils), WEIGHTED (rows have
+// weights; 2: classes too), and processes that are not as the others: DIFFERENT (its seed is another), KILLED (it kills
+// itself after STOP_AFTER steps), SLOW (its devices take longer), CUT (it can read no more after READS times), LACKS
+// (it is denied each allocation of a start in turn).
 #include <math.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "ranks/ranks.h"
+#include "train/team.h"
 #include "trial.h"
 
 static const char *of(const char *name, const char *otherwise)
@@ -67,6 +69,38 @@ bool __wrap_lf_dataset_read_span(lf_dataset *data, lf_part_id id, uint64_t first
     return can_read(id, count, err) && __real_lf_dataset_read_span(data, id, first, count, out, err);
 }
 
+// An allocation that fails, of those before the first step.
+static atomic_long allowed = -1; // before it; below 0: all
+static bool started;             // with some to spare
+
+static bool is_denied(void)
+{
+    return allowed >= 0 && atomic_fetch_sub(&allowed, 1) == 0;
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+    return is_denied() ? NULL : __real_malloc(size);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return is_denied() ? NULL : __real_calloc(count, size);
+}
+
+bool __real_lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, float *metrics, lf_error *err);
+bool __wrap_lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, float *metrics, lf_error *err);
+bool __wrap_lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, float *metrics, lf_error *err)
+{
+    started |= allowed >= 0;
+    allowed = -1;
+    return __real_lf_team_run(team, step, row, steps, metrics, err);
+}
+
 static bool act(void *user, const lf_step *step, lf_error *err)
 {
     (void)err;
@@ -96,7 +130,10 @@ static void distil(trial *t)
 static trial *begin_shared(void)
 {
     static const char *devices[8];
-    trial *t = begin(data_path);
+    static const float class_weights[CLASSES] = { .5f, 1.7f, .3f };
+    trial *t = begin(getenv("WEIGHTED") ? weighted_path : data_path);
+    t->params.class_weights = atoi(of("WEIGHTED", "0")) > 1 ? class_weights : NULL;
+    t->params.class_weight_count = t->params.class_weights ? CLASSES : 0;
     const lf_layer layers[] = {
         { .kind = LF_LAYER_LINEAR, .inputs = FEATURES, .outputs = 17 },
         { .kind = LF_LAYER_BATCH_NORM, .inputs = 17, .outputs = 17, .eps = 1e-5f, .momentum = .1f },
@@ -166,8 +203,46 @@ static void processes_train_together(void **state)
     lf_ranks_close();
 }
 
+// Starts once for each allocation that one process makes before the first step, which is denied it.
+static void what_one_process_has_no_memory_for_is_told_by_all(void **state)
+{
+    (void)state;
+    lf_error err;
+    long lacks = atol(of("LACKS", "0")), denied = 0, failures = 0;
+    if (!lf_ranks_open(&rank, &rank_count, &err))
+        fail_msg("%s", err.text);
+    char process[32] = "";
+    if (lacks)
+        snprintf(process, sizeof process, "process %ld: ", lacks);
+    for (bool over = false; !over; denied++) {
+        trial *t = begin_shared();
+        t->params.max_steps = 1;
+        allowed = is_me("LACKS") ? denied : -1;
+        run(t);
+        allowed = -1;
+        over = started;
+        lf_error first = t->ok ? (lf_error){ LF_OK, "" } : t->err;
+        if (!lf_ranks_broadcast(&first, sizeof first, &err) ||
+            !lf_ranks_broadcast_from((uint32_t)lacks, &over, sizeof over, &err))
+            fail_msg("%s", err.text);
+        if (t->ok != !first.code || (!t->ok && strcmp(t->err.text, first.text)))
+            fail_msg("allocation %ld: %s, and %s", denied, first.text, t->ok ? "no failure" : t->err.text);
+        if (!t->ok && strncmp(t->err.text, process, strlen(process)))
+            fail_msg("allocation %ld: %s", denied, t->err.text);
+        failures += !t->ok;
+        end(t);
+    }
+    FILE *says = rank ? NULL : fopen(of("SAYS", "/dev/stdout"), "w");
+    if (says) {
+        fprintf(says, "%s\n", failures > 50 && failures <= denied ? "told" : "too few");
+        fclose(says);
+    }
+    lf_ranks_close();
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(processes_train_together) };
-    return run_on_device(argc, argv, tests, 1);
+    const struct CMUnitTest together[] = { cmocka_unit_test(processes_train_together) },
+                            lacking[] = { cmocka_unit_test(what_one_process_has_no_memory_for_is_told_by_all) };
+    return run_on_device(argc, argv, getenv("LACKS") ? lacking : together, 1);
 }

@@ -52,6 +52,22 @@ done
 said=$((${rows:+$(echo "$rows" | tr ' ' +)}))
 expect "in each of 3 epochs every row is read by one process" $((3 * 1003))
 
+for weighted in 1 2; do
+  train 1 WEIGHTED=$weighted
+  one_weighted=$said
+  [ "$one_weighted" != "$one" ] || { echo "failed: weights change nothing"; failed=1; }
+  for window in 0 32768; do
+    for ranks in 2 4; do
+      train "$ranks" WEIGHTED=$weighted WINDOW=$window
+      expect "$ranks processes give the bits of one with weights, window $window" "$one_weighted"
+      said=$((${rows:+$(echo "$rows" | tr ' ' +)}))
+      expect "each row with its weight is read by one process" $((window ? 3 * 1003 : 1003))
+    done
+    train 3 WEIGHTED=$weighted WINDOW=$window LAVAFLOW_HAND_OUT=4 DEVICES=2
+    expect "any hand-out changes no bit with weights, window $window" "$one_weighted"
+  done
+done
+
 for window in 0 32768; do
   for seed in 1 2 3; do
     train $((seed + 1)) LAVAFLOW_HAND_OUT=$seed DEVICES=2 WINDOW=$window
@@ -86,6 +102,11 @@ for reads in 1 3; do
     *) expect "what one process cannot read is told by all" "process 1: …/data.h5: the file is cut short" ;;
   esac
   [ $status -ne 124 ] || { echo "failed: not all have ended"; failed=1; }
+done
+
+for lacks in 0 2; do
+  train 3 LACKS=$lacks DEVICES=2 WEIGHTED=2 WINDOW=$((lacks * 16384))
+  expect "what process $lacks has no memory for is told by all" told
 done
 
 # Every process holds shards that are no neighbourhood, so that another order has other bits.
