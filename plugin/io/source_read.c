@@ -4,15 +4,19 @@
 #include <unistd.h>
 
 #include "io/source.h"
+#include "io/threads.h"
 
 // Nearby wanted rows are read in one piece with the rows between them, as long as copying those costs less than one
-// more call. Measured: pread costs about as much as copying a few KB, H5Dread as much as some 100 KB.
+// more call. Measured: pread costs about as much as copying some KB, H5Dread as much as some 100 KB. A piece that is
+// not larger stays in a core's cache until its rows are picked out.
 enum {
-    RAW_GAP_BYTES = 4 << 10,
-    RAW_PIECE_BYTES = 1 << 20,
+    RAW_GAP_BYTES = 8 << 10,
+    RAW_PIECE_BYTES = 256 << 10,
     HDF5_GAP_BYTES = 64 << 10,
     HDF5_PIECE_BYTES = 8 << 20,
 };
+// Worth another thread, which takes some 50 µs to start.
+enum { SLICE_PICKS = 4096, SLICE_BYTES = 2 << 20 };
 
 static bool read_raw(const lf_source *source, uint64_t first, size_t count, void *out, lf_error *err)
 {
@@ -34,6 +38,20 @@ static bool read_raw(const lf_source *source, uint64_t first, size_t count, void
         left -= (size_t)got;
     }
     return true;
+}
+
+// A call that several threads share.
+typedef struct shared {
+    const lf_source *source;
+    uint64_t first;       // row
+    const lf_pick *picks; // NULL: consecutive rows
+    char *out;
+} shared;
+
+static bool read_raw_slice(void *user, size_t first, size_t count, lf_error *err)
+{
+    const shared *s = user;
+    return read_raw(s->source, s->first + first, count, s->out + first * s->source->row_size, err);
 }
 
 // The box of rows first … first + count - 1 and indices from … from + width - 1 of dimension 1.
@@ -80,8 +98,9 @@ bool lf_source_read_span(const lf_source *source, uint64_t first, size_t count, 
 {
     if (count == 0)
         return true;
+    shared s = { .source = source, .first = first, .out = out };
     if (type < 0 && source->fd >= 0)
-        return read_raw(source, first, count, out, err);
+        return lf_threads_share(count, SLICE_BYTES / source->row_size + 1, read_raw_slice, &s, err);
     return type < 0 ? read_delivered(source, first, count, 0, width_of(source), out, err)
                     : read_box(source, first, count, 0, width_of(source), type, out, err);
 }
@@ -160,15 +179,25 @@ static bool read_piece(const lf_source *source, const lf_pick *picks, size_t cou
     return true;
 }
 
-bool lf_source_read_picks(const lf_source *source, const lf_pick *picks, size_t count, void *out, lf_error *err)
+static bool read_picks(void *user, size_t first, size_t count, lf_error *err)
 {
+    const shared *s = user;
+    const lf_pick *picks = s->picks + first;
     scratch room = { 0 };
     bool good = true;
     for (size_t i = 0; good && i < count;) {
-        size_t n = piece_length(source, picks + i, count - i);
-        good = read_piece(source, picks + i, n, &room, out, err);
+        size_t n = piece_length(s->source, picks + i, count - i);
+        good = read_piece(s->source, picks + i, n, &room, s->out, err);
         i += n;
     }
     free(room.bytes);
     return good;
+}
+
+bool lf_source_read_picks(const lf_source *source, const lf_pick *picks, size_t count, void *out, lf_error *err)
+{
+    shared s = { .source = source, .picks = picks, .out = out };
+    if (source->fd >= 0)
+        return lf_threads_share(count, SLICE_PICKS, read_picks, &s, err);
+    return read_picks(&s, 0, count, err); // a block is inflated by several threads
 }

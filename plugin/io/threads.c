@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 enum { MOST = 16 };
@@ -43,4 +44,50 @@ unsigned lf_threads_count(void)
     if (count < 1)
         count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
     return count < MOST ? (unsigned)count : MOST;
+}
+
+typedef struct slices {
+    size_t count, slice;
+    lf_slice_fn *work;
+    void *user;
+    pthread_mutex_t lock; // around what follows
+    size_t next;          // item that nobody has taken
+    size_t failed;        // first item of the lowest slice that failed; SIZE_MAX: none
+    lf_error error;       // its
+} slices;
+
+static void work_slices(void *user)
+{
+    slices *s = user;
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        size_t first = s->failed < SIZE_MAX ? s->count : s->next, left = s->count - first;
+        size_t count = left < s->slice ? left : s->slice;
+        s->next = first + count;
+        pthread_mutex_unlock(&s->lock);
+        if (!count)
+            return;
+        lf_error err = { 0 };
+        if (s->work(s->user, first, count, &err))
+            continue;
+        pthread_mutex_lock(&s->lock);
+        if (first < s->failed) { // whichever thread was faster
+            s->failed = first;
+            s->error = err;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+bool lf_threads_share(size_t count, size_t slice, lf_slice_fn *work, void *user, lf_error *err)
+{
+    const size_t parts = count / slice, most = parts > 1 ? lf_threads_count() : 1,
+                 threads = parts < most ? parts : most;
+    slices s = { .count = count, .slice = slice, .work = work, .user = user, .failed = SIZE_MAX };
+    pthread_mutex_init(&s.lock, NULL);
+    lf_threads_run(work_slices, &s, threads ? (unsigned)threads - 1 : 0);
+    pthread_mutex_destroy(&s.lock);
+    if (s.failed < SIZE_MAX && err)
+        *err = s.error;
+    return s.failed == SIZE_MAX;
 }
