@@ -212,6 +212,7 @@ static lf_device *open_device(uint32_t index, unsigned share, lf_error *err)
         .exec_destroy = cu_exec_destroy,
         .exec_run = cu_exec_run,
         .wait = cu_wait,
+        .link_offer = cu_link_offer,
         .link_create = cu_link_create,
         .link_destroy = cu_link_destroy,
         .link_sum = cu_link_sum,
@@ -243,4 +244,4 @@ error:
     return NULL;
 }
 
-const lf_backend lf_backend_cuda = { .name = "cuda", .list = list, .open = open_device };
+const lf_backend lf_backend_cuda = { .name = "cuda", .list = list, .open = open_device, .link_find = cu_link_find };

@@ -9,7 +9,8 @@
 //   products.c  a program's large products through cuBLASLt
 //   small.c     programs that one launch runs for many steps
 //   exec.c      graphs of launches: made once, launched often
-//   nccl.c      sums over several devices through NCCL
+//   nccl.c      NCCL, opened at run time
+//   link.c      sums over several devices through NCCL, those of other processes too
 #ifndef LF_CUDA_INTERNAL_H
 #define LF_CUDA_INTERNAL_H
 
@@ -100,7 +101,12 @@ bool cu_wait(lf_device *dev, lf_error *err);
 
 // ---- nccl.c
 
-lf_link *cu_link_create(lf_device *const devs[], unsigned count, lf_error *err);
+void cu_link_find(lf_link_info *info);
+
+// ---- link.c
+
+bool cu_link_offer(lf_device *const devs[], unsigned count, lf_link_id *id, lf_error *err);
+lf_link *cu_link_create(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err);
 void cu_link_destroy(lf_link *link);
 bool cu_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 

@@ -13,6 +13,8 @@ typedef struct lf_backend {
     // Opens the device of that index in list(); lf_device_open fills its info. `share`: so many times it is opened in
     // this process, which is to be divided among them where that makes sense: the threads of a processor.
     lf_device *(*open)(uint32_t index, unsigned share, lf_error *err);
+    // NULL: nothing links its devices.
+    void (*link_find)(lf_link_info *info);
 } lf_backend;
 
 extern const lf_backend lf_backend_cpu;    // plugin/cpu

@@ -76,16 +76,28 @@ bool lf_device_wait(lf_device *dev, lf_error *err)
     return dev->impl->wait(dev, err);
 }
 
-lf_link *lf_link_create(lf_device *const devs[], unsigned count, lf_error *err)
+static bool is_linkable(lf_device *const devs[], unsigned count, unsigned least, lf_error *err)
 {
-    bool alike = count > 1;
+    bool alike = count >= least;
     for (unsigned i = 1; i < count; i++)
         alike = alike && devs[i]->impl->link_create == devs[0]->impl->link_create;
-    if (!alike || !devs[0]->impl->link_create) {
-        lf_error_set(err, LF_EUNSUPPORTED, "%u devices: nothing links them", count);
+    if (alike && devs[0]->impl->link_create)
+        return true;
+    lf_error_set(err, LF_EUNSUPPORTED, "%u devices: nothing links them", count);
+    return false;
+}
+
+bool lf_link_offer(lf_device *const devs[], unsigned count, lf_link_id *id, lf_error *err)
+{
+    return is_linkable(devs, count, 1, err) && devs[0]->impl->link_offer(devs, count, id, err);
+}
+
+lf_link *lf_link_create(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err)
+{
+    if (!is_linkable(devs, count, group ? 1 : 2, err))
         return NULL;
-    }
-    lf_link *link = devs[0]->impl->link_create(devs, count, err);
+    assert(!group || (group->first + count <= group->count && group->goes_on));
+    lf_link *link = devs[0]->impl->link_create(devs, count, group, err);
     if (link)
         link->impl = devs[0]->impl;
     return link;
@@ -97,12 +109,15 @@ void lf_link_destroy(lf_link *link)
         link->impl->link_destroy(link);
 }
 
+static inline bool is_within(const lf_link_part *part, size_t n)
+{
+    return part->offset <= part->buffer->size && n <= (part->buffer->size - part->offset) / sizeof(float);
+}
+
 bool lf_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err)
 {
     assert(part_count > 1);
-    for (size_t i = 0; i < part_count; i++) {
-        assert(parts[i].offset % 16 == 0 && parts[i].offset <= parts[i].buffer->size);
-        assert(n <= (parts[i].buffer->size - parts[i].offset) / sizeof(float));
-    }
+    for (size_t i = 0; i < part_count; i++)
+        assert(parts[i].offset % 16 == 0 && (!parts[i].buffer || is_within(&parts[i], n)));
     return !n || link->impl->link_sum(link, parts, part_count, n, fast, err);
 }

@@ -35,6 +35,7 @@ typedef struct lf_device_info {
     uint32_t units;        // threads of cpu; 0: unknown
     uint64_t memory;       // bytes
     uint64_t max_tensor;   // bytes that one operand of an operation may span
+    bool host_memory;      // its buffers are memory of this process: lf_buffer.host
     char unavailable[256]; // why it cannot be used; empty: it can
 } lf_device_info;
 
@@ -42,9 +43,30 @@ typedef struct lf_device_info {
 typedef struct lf_link_part {
     unsigned device; // its place in the link
     uint32_t first, count;
-    lf_buffer *buffer;
+    lf_buffer *buffer; // NULL: the device is another process's
     size_t offset; // bytes, a multiple of 16; what lies behind the block is filled up to such a multiple
 } lf_link_part;
+
+// What links devices of a backend.
+typedef struct lf_link_info {
+    char library[32];  // "NCCL 2.21.5"
+    char file[256];    // where it was found
+    char missing[256]; // why it is not there; empty: it is
+} lf_link_info;
+
+// What processes link their devices by: one of them makes it and gives it to the others.
+typedef struct lf_link_id {
+    char bytes[128];
+} lf_link_id;
+
+// A link between the devices of several processes.
+typedef struct lf_link_group {
+    lf_link_id id;
+    unsigned first, count; // this process's first device among all of them, and how many they are
+    // Asked again and again by what waits for the other processes; false: one of them has failed.
+    bool (*goes_on)(void *user);
+    void *user;
+} lf_link_group;
 
 typedef struct lf_device_impl {
     void (*destroy)(lf_device *dev);
@@ -60,8 +82,9 @@ typedef struct lf_device_impl {
     // end.
     bool (*exec_run)(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
     bool (*wait)(lf_device *dev, lf_error *err); // until all that was queued is done
-    // A fast path that a backend need not have: all three, or none.
-    lf_link *(*link_create)(lf_device *const devs[], unsigned count, lf_error *err);
+    // A fast path that a backend need not have: all four, or none.
+    bool (*link_offer)(lf_device *const devs[], unsigned count, lf_link_id *id, lf_error *err);
+    lf_link *(*link_create)(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err);
     void (*link_destroy)(lf_link *link);
     bool (*link_sum)(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 } lf_device_impl;
@@ -76,6 +99,7 @@ struct lf_device {
 };
 struct lf_buffer {
     size_t size;
+    void *host; // the same bytes for the host, at any time; NULL: they are written and read by calls
 };
 struct lf_link {
     const lf_device_impl *impl;
@@ -115,14 +139,22 @@ void lf_device_exec_destroy(lf_device *dev, lf_exec *exec);
 bool lf_device_exec_run(lf_device *dev, lf_exec *exec, uint32_t first, uint32_t last, uint32_t steps, lf_error *err);
 bool lf_device_wait(lf_device *dev, lf_error *err);
 
-// Links several devices, which are borrowed. NULL where they cannot be: LF_EUNSUPPORTED, with the reason.
-lf_link *lf_link_create(lf_device *const devs[], unsigned count, lf_error *err);
+// What links a backend's devices, or why nothing does. May load a library. False: there is nothing of that kind.
+bool lf_link_find(const char *backend, lf_link_info *info);
+
+// Whether these devices can be linked with those of other processes; `id`, if not NULL, is then what by. False:
+// LF_EUNSUPPORTED, with the reason.
+bool lf_link_offer(lf_device *const devs[], unsigned count, lf_link_id *id, lf_error *err);
+// Links several devices, which are borrowed. `group` NULL: these alone; else it is copied, and the other processes call
+// this too. NULL where they cannot be: LF_EUNSUPPORTED, with the reason.
+lf_link *lf_link_create(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err);
+// Waits for no other process.
 void lf_link_destroy(lf_link *link);
 // Adds up blocks of n numbers, ascending by `first`, at least one on each device; the total then stands in the place of
 // each device's first one, and the others' contents are lost. Along the tree, to the bits of lf_tree_sum, or if `fast`
 // in the backend's own order. What wrote the blocks is done (lf_device_wait), as the sum is on return. May run beside
-// other threads' calls for these devices, if those leave the blocks alone. False: the link is of no more use, and the
-// blocks hold nothing that counts.
+// other threads' calls for these devices, if those leave the blocks alone. All processes of a link pass the same list
+// but for the buffers. False: the link is of no more use, and the blocks hold nothing that counts.
 bool lf_link_sum(lf_link *link, const lf_link_part *parts, size_t part_count, size_t n, bool fast, lf_error *err);
 
 #endif

@@ -306,3 +306,14 @@ size_t lf_device_find_list(const char *const *specs, size_t count, lf_device_inf
     free(which);
     return found_count;
 }
+
+bool lf_link_find(const char *backend, lf_link_info *info)
+{
+    *info = (lf_link_info){ 0 };
+    for (size_t b = 0; b < BACKEND_COUNT; b++)
+        if (!strcmp(backends[b]->name, backend) && backends[b]->link_find) {
+            backends[b]->link_find(info);
+            return true;
+        }
+    return false;
+}

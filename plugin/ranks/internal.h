@@ -19,10 +19,19 @@ typedef struct lf_ranks_world {
 const lf_ranks_world *lf_ranks_get(void);
 
 // Blocks that are kept between calls, since page faults would take longer than the sum of a small model.
-typedef enum lf_ranks_block { LF_BLOCK_PLAN, LF_BLOCK_STAGING, LF_BLOCK_REQUESTS, LF_BLOCK_COUNT } lf_ranks_block;
+typedef enum lf_ranks_block {
+    LF_BLOCK_PLAN,
+    LF_BLOCK_STAGING,
+    LF_BLOCK_REQUESTS,
+    LF_BLOCK_VOTE,
+    LF_BLOCK_COUNT
+} lf_ranks_block;
 // The block, of at least `size` bytes; what it held is gone.
 void *lf_ranks_keep(lf_ranks_block block, size_t size, lf_error *err);
 void lf_ranks_release(void);
+
+// Of messages between two ranks on `comm`.
+enum { LF_TAG_PARTS = 1, LF_TAG_TOTALS, LF_TAG_VOTE };
 
 typedef struct lf_sum_merge {
     float *into;

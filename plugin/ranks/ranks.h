@@ -36,6 +36,13 @@ bool lf_ranks_gather(const void *mine, size_t size, void *all, lf_error *err);
 // unless that is 0.
 bool lf_ranks_agree(bool ok, lf_error *err);
 
+// The same for what takes its time, and must not go on once another rank has failed: lf_ranks_vote_open before it,
+// lf_ranks_vote_is_lost now and then meanwhile, which waits for nobody, and then lf_ranks_vote_close: whether `all` have
+// done well. One vote at a time, and no other function of these within.
+bool lf_ranks_vote_open(lf_error *err);
+bool lf_ranks_vote_is_lost(void);
+bool lf_ranks_vote_close(bool well, bool *all, lf_error *err);
+
 // lf_ranks_gather for ranks that come at very different times: it sleeps while it waits. Gives up after `seconds`
 // (INFINITY: never), with *met false; the others may then be in any other of these functions, and this rank has to
 // leave with a status that is not 0, or to call lf_ranks_abort.

@@ -9,8 +9,6 @@
 
 enum { SLICE_VALUES = 262144 }; // 1 MB of a chunk, each rank's: less costs latency, more memory
 
-enum { TAG_PARTS = 1, TAG_TOTALS };
-
 typedef struct pending {
     lf_mpi_slot *requests;
     size_t count;
@@ -87,12 +85,12 @@ static bool exchange_parts(sum_job *job, size_t chunk, lf_error *err)
     for (size_t i = 0, index = 0; i < job->plan->part_count; i++) {
         const lf_ranks_part *part = &job->plan->parts[i];
         if (part->rank != me &&
-            !receive_slice(job, under_way, staged(job, chunk, index++), mine, part->rank, TAG_PARTS, err))
+            !receive_slice(job, under_way, staged(job, chunk, index++), mine, part->rank, LF_TAG_PARTS, err))
             return false;
         for (uint32_t k = 1; part->rank == me && k < ranks; k++) {
             const uint32_t to = (me + k) % ranks; // each rank begins with another one
             const slice s = slice_of(job, chunk, to);
-            if (!send_slice(job, under_way, part->values + s.first, s, to, TAG_PARTS, err))
+            if (!send_slice(job, under_way, part->values + s.first, s, to, LF_TAG_PARTS, err))
                 return false;
         }
     }
@@ -120,8 +118,8 @@ static bool exchange_totals(sum_job *job, size_t chunk, lf_error *err)
     for (uint32_t k = 1; k < ranks; k++) {
         const uint32_t to = (me + k) % ranks, from = (me + ranks - k) % ranks;
         const slice s = slice_of(job, chunk, from);
-        if (!receive_slice(job, under_way, job->total + s.first, s, from, TAG_TOTALS, err) ||
-            !send_slice(job, under_way, job->total + mine.first, mine, to, TAG_TOTALS, err))
+        if (!receive_slice(job, under_way, job->total + s.first, s, from, LF_TAG_TOTALS, err) ||
+            !send_slice(job, under_way, job->total + mine.first, mine, to, LF_TAG_TOTALS, err))
             return false;
     }
     return true;

@@ -18,6 +18,7 @@ typedef struct sum {
     uint64_t done;    // steps whose total stood here; the last one's does
     unsigned given;   // members whose parts of the next one are there
     unsigned waiting; // members that have not taken the total yet
+    bool kept;        // it was made on the devices, and now stands here too, for members that begin the step anew
 } sum;
 
 struct lf_exchanger {
@@ -119,11 +120,13 @@ static bool add_fast(lf_exchanger *x, sum *s, lf_error *err)
     return true;
 }
 
-static bool add_up(lf_exchanger *x, sum *s, lf_error *err)
+static bool add_up(lf_exchanger *x, sum *s, bool *unlinked, lf_error *err)
 {
-    if (lf_exchanger_is_linked(x, (size_t)(s - x->sums)))
-        return lf_linked_add(&x->linked, (size_t)(s - x->sums), x->fast, err);
-    return x->fast ? add_fast(x, s, err) : add_along_tree(x, s, err);
+    lf_linked_outcome linked = lf_linked_add(&x->linked, (size_t)(s - x->sums), s->size, x->fast, err);
+    *unlinked = linked == LF_LINKED_FAILED;
+    if (linked == LF_LINKED_NOT)
+        return x->fast ? add_fast(x, s, err) : add_along_tree(x, s, err);
+    return linked == LF_LINKED_DONE;
 }
 
 static bool is_ready(const lf_exchanger *x)
@@ -138,7 +141,7 @@ static void make_next(lf_exchanger *x)
     sum *s = &x->sums[x->next];
     x->adding = true;
     pthread_mutex_unlock(&x->lock);
-    bool ok = add_up(x, s, &x->error);
+    bool unlinked, ok = add_up(x, s, &unlinked, &x->error);
     pthread_mutex_lock(&x->lock);
     x->adding = false;
     if (ok) {
@@ -147,8 +150,8 @@ static void make_next(lf_exchanger *x)
         s->waiting = x->members;
         x->next = (x->next + 1) % x->sum_count;
     } else {
-        x->unlinked = lf_exchanger_is_linked(x, x->next);
-        x->failed = !x->unlinked;
+        x->unlinked = unlinked;
+        x->failed = !unlinked;
         x->stopped = true;
     }
     pthread_cond_broadcast(&x->changed);
@@ -206,6 +209,8 @@ lf_exchanger *lf_exchanger_create(const lf_exchanger_params *params, lf_error *e
     x->process = params->process;
     x->process_count = params->process_count;
     x->fast = params->fast;
+    x->linked.process = params->process;
+    x->linked.process_count = params->process_count;
     x->sums = calloc(params->sum_count + 1, sizeof *x->sums);
     bool ok = x->sums && lf_exchanger_share(x, params->shares, err);
     for (size_t i = 0; ok && i < params->sum_count; i++) {
@@ -282,18 +287,26 @@ static bool make_parts(lf_exchanger *x, const lf_member_part *parts, size_t part
     return true;
 }
 
-// A total on devices that begin the step anew is lost, and what was made after it is made again too.
-static void forget_linked(lf_exchanger *x, uint64_t steps)
+// The first replica that can be read will do: all have the same total.
+static bool keep_total(sum *s, size_t index, const lf_replica *replicas, unsigned count, lf_error *err)
 {
-    bool lost = false;
-    for (size_t i = 0; i < x->sum_count; i++) {
-        if (x->sums[i].done > steps && !lost && lf_exchanger_is_linked(x, i)) {
-            x->next = i;
-            lost = true;
-        }
-        if (lost)
-            x->sums[i].done = steps;
+    for (unsigned i = 0; i < count && !s->kept; i++) {
+        if (replicas[i].lost)
+            continue;
+        const lf_program *program = replicas[i].program;
+        const lf_tensor *t = &program->tensors[program->exchanges[index].total];
+        s->kept = lf_replica_read(&replicas[i], t->region, t->offset, s->total, s->size * sizeof(float), err);
     }
+    return s->kept;
+}
+
+bool lf_exchanger_keep(lf_exchanger *x, const lf_replica *replicas, unsigned count, uint64_t steps, lf_error *err)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < x->sum_count; i++)
+        if (x->sums[i].done > steps && lf_exchanger_is_linked(x, i))
+            ok = keep_total(&x->sums[i], i, replicas, count, err);
+    return ok;
 }
 
 bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *parts, size_t part_count,
@@ -304,7 +317,6 @@ bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *
     bool ok = make_parts(x, parts, part_count);
     x->members = members;
     x->stopped = x->unlinked = false;
-    forget_linked(x, steps);
     for (size_t i = 0; i < x->sum_count; i++) {
         x->sums[i].given = 0;
         x->sums[i].waiting = x->sums[i].done > steps ? members : 0;
@@ -317,13 +329,20 @@ bool lf_exchanger_plan(lf_exchanger *x, unsigned members, const lf_member_part *
 
 void lf_exchanger_link(lf_exchanger *x, const lf_replica *replicas, unsigned count)
 {
-    if (x->process_count == 1)
-        lf_linked_plan(&x->linked, replicas, count);
+    lf_linked_plan(&x->linked, replicas, count);
+}
+
+bool lf_exchanger_meet(lf_exchanger *x, const lf_replica *replicas, unsigned count, lf_error *err)
+{
+    bool large = false;
+    for (size_t i = 0; i < x->sum_count; i++)
+        large |= lf_linked_is_large(x->sums[i].size);
+    return x->process_count == 1 || !large || lf_linked_meet(&x->linked, replicas, count, err);
 }
 
 bool lf_exchanger_is_linked(const lf_exchanger *x, size_t index)
 {
-    return lf_linked_has(&x->linked, index);
+    return lf_linked_has(&x->linked, index) && !x->sums[index].kept;
 }
 
 // ---- what members do
@@ -374,8 +393,10 @@ const float *lf_exchanger_total(lf_exchanger *x, size_t index, uint64_t step)
 
 void lf_exchanger_take(lf_exchanger *x, size_t index)
 {
+    sum *s = &x->sums[index];
     pthread_mutex_lock(&x->lock);
-    x->sums[index].waiting--;
+    if (!--s->waiting)
+        s->kept = false;
     pthread_cond_broadcast(&x->changed);
     pthread_mutex_unlock(&x->lock);
 }

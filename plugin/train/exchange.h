@@ -4,7 +4,8 @@
 //
 // Large sums may be made among the devices, where a backend links them (linked.h): then the members' parts stay where
 // they are, and the total comes there, which is in the place of their first part. A link that fails stops the members,
-// and the step is done again through the host.
+// and the step is done again through the host. Totals that stand are never made again, for other processes have taken
+// them and gone on.
 //
 // Fast sums are not made along the tree: each member adds up its own parts before it gives them, then the members' are
 // added in their order, then MPI adds the processes' in an order of its own. Their bits depend on who holds what.
@@ -41,6 +42,11 @@ void lf_exchanger_destroy(lf_exchanger *exchanger);
 // Other shares of the processes [process_count], which all of them change at the same step. Before lf_exchanger_plan.
 bool lf_exchanger_share(lf_exchanger *exchanger, const uint32_t *shares, lf_error *err);
 
+// Before lf_exchanger_plan, where the step after `steps` is to be done again, with what members have done of it so far:
+// keeps the totals that stand on devices alone. False: no device gives them.
+bool lf_exchanger_keep(lf_exchanger *exchanger, const lf_replica *replicas, unsigned count, uint64_t steps,
+                       lf_error *err);
+
 // Who gives what: `parts` ascending by `first`, from `members` members, which have made `steps` whole steps. Sums of
 // the next one that are complete stay so. No member is at work.
 bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_member_part *parts, size_t part_count,
@@ -48,7 +54,9 @@ bool lf_exchanger_plan(lf_exchanger *exchanger, unsigned members, const lf_membe
 
 // After lf_exchanger_plan, of members that are the replicas not lost, with the programs that they have now: links them.
 void lf_exchanger_link(lf_exchanger *exchanger, const lf_replica *replicas, unsigned count);
-// Whether the sum's parts and total stay on the devices, until the next plan.
+// The same for several processes, which all call it before steps that they make together.
+bool lf_exchanger_meet(lf_exchanger *exchanger, const lf_replica *replicas, unsigned count, lf_error *err);
+// Whether the sum's parts and total stay on the devices, until the next plan or meeting.
 bool lf_exchanger_is_linked(const lf_exchanger *exchanger, size_t sum);
 
 // Where a member puts its part of a sum of step `step`, once the total before is no longer needed. NULL: it is complete

@@ -177,15 +177,14 @@ static bool go_on(lf_team *team, lf_error *err)
 {
     double seconds[LF_SHARDS_MAX];
     bool changed = false;
-    if (!lf_exchanger_settle(team->exchanger, err))
+    if (!lf_exchanger_settle(team->exchanger, err) || !leave_out(team, err) ||
+        !lf_exchanger_keep(team->exchanger, team->p.replicas, team->p.count, team->done, err))
         return false;
     while (!changed) {
-        if (!leave_out(team, err))
-            return false;
         measure(team, seconds);
         hand_out(team, seconds);
         changed = change(team, err);
-        if (!changed && err->code != LF_EDEVICE)
+        if (!changed && (err->code != LF_EDEVICE || !leave_out(team, err)))
             return false;
     }
     return true;
@@ -279,7 +278,8 @@ bool lf_team_run(lf_team *team, uint64_t step, uint32_t row, uint32_t steps, flo
     double start = lf_clock(), before = most_busy(team);
     uint64_t target = team->done + steps;
     team->job = (lf_member_job){ .base = team->done, .step = step, .row = row, .metrics = metrics };
-    if (has_lost(team) && !go_on(team, err))
+    if ((has_lost(team) && !go_on(team, err)) ||
+        !lf_exchanger_meet(team->exchanger, team->p.replicas, team->p.count, err))
         return false;
     for (;;) {
         unsigned complete = 0;

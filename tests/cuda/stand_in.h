@@ -31,6 +31,9 @@ enum {
     HOST_SHARED_RESERVED = 1 << 10,
 };
 
+enum { HOST_FOR_EVER = 30 }; // seconds after which what waits for another process is taken for a hang
+
+// CUDA_ERROR_NOT_READY: it waits for another process, and is to be tried again.
 typedef std::function<CUresult(void)> host_work;
 
 struct host_graph {
@@ -177,7 +180,8 @@ unsigned host_count_comms(uint64_t context); // NCCL's
 
 // A stream of the current context, or NULL.
 host_stream *host_find_stream(CUstream stream);
-// Runs the first `ticket` works ever queued there, and what they wait for. A failure loses the context.
+// Runs the first `ticket` works ever queued there, and what they wait for, as far as that does not wait for another
+// process. A failure loses the context.
 void host_drain(uint64_t stream, uint64_t ticket);
 // Runs all that is queued in a context, and returns how that went.
 CUresult host_drain_all(uint64_t context);

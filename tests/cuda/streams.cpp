@@ -23,6 +23,11 @@ void host_drain(uint64_t id, uint64_t ticket)
         stream->queue.pop_front();
         stream->done++;
         CUresult result = context->error ? context->error : work();
+        if (result == CUDA_ERROR_NOT_READY) {
+            stream->queue.push_front(std::move(work));
+            stream->done--;
+            break;
+        }
         if (result && !context->error)
             context->error = result;
     }
@@ -82,11 +87,11 @@ CUresult CUDAAPI cuStreamSynchronize(CUstream stream)
     return call_of_stream(__func__, stream, [&](host_context &context, host_stream *found) {
         if (found->captured.capture)
             return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-        if (found->stuck) {
-            fprintf(stderr, "stand-in: a wait for what never ends\n");
+        host_drain((uint64_t)stream, UINT64_MAX);
+        if (found->stuck || !found->queue.empty()) {
+            fprintf(stderr, "stand-in: a wait for what never ends, or for another process\n");
             abort();
         }
-        host_drain((uint64_t)stream, UINT64_MAX);
         return context.error;
     });
 }
@@ -102,7 +107,7 @@ CUresult CUDAAPI cuStreamQuery(CUstream stream)
         if (found->stuck || (found->queries++ % 2 == 0 && !found->queue.empty()))
             return CUDA_ERROR_NOT_READY;
         host_drain((uint64_t)stream, UINT64_MAX);
-        return context.error;
+        return context.error || found->queue.empty() ? context.error : CUDA_ERROR_NOT_READY;
     });
 }
 

@@ -3,49 +3,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/log.h"
 #include "cuda/nccl.h"
-#include "trial.h"
+#include "wide.h"
 
-enum { DEVICES = 4, STEPS = 2, SECONDS = 60 };
+enum { DEVICES = 4, SECONDS = 60 };
 static const char *const all[DEVICES] = { "cuda:0", "cuda:1", "cuda:2", "cuda:3" };
-
-static unsigned linked, unlinked; // as the log says
-
-static void on_log(void *user, lf_log_level level, const char *text)
-{
-    (void)user;
-    (void)level;
-    linked += strstr(text, "exchange through NCCL") != NULL;
-    unlinked += strstr(text, "devices exchange through the host") != NULL;
-}
-
-// 12-300-220-3: sums 1 to 4 are a batch norm's, 5 is that of the first two layers, which is large enough for NCCL, and
-// 6 the last one's.
-static trial *begin_wide(unsigned devices, bool fast)
-{
-    static const lf_layer layers[] = {
-        { .kind = LF_LAYER_LINEAR, .inputs = FEATURES, .outputs = 300 },
-        { .kind = LF_LAYER_ACTIVATION, .activation = 1 },
-        { .kind = LF_LAYER_LINEAR, .inputs = 300, .outputs = 220 },
-        { .kind = LF_LAYER_BATCH_NORM, .inputs = 220, .outputs = 220, .eps = 1e-5f, .momentum = .1f },
-        { .kind = LF_LAYER_LINEAR, .inputs = 220, .outputs = CLASSES }
-    };
-    trial *t = begin(data_path);
-    lf_model_destroy(t->params.model);
-    t->params.model = lf_model_create(layers, sizeof layers / sizeof *layers, &t->err);
-    t->params.devices = all;
-    t->params.device_count = devices;
-    t->params.shards = 4;
-    t->params.batch = 12;
-    t->params.even_shards = true;
-    t->params.fast = fast;
-    t->params.epochs = 1;
-    t->params.max_steps = STEPS;
-    t->params.validation = NULL;
-    linked = unlinked = 0;
-    return t;
-}
 
 static char one_digest[65];
 
@@ -53,7 +15,7 @@ static char one_digest[65];
 static int train_on_one(void **state)
 {
     (void)state;
-    trial *one = run_well(begin_wide(1, false));
+    trial *one = run_well(begin_wide(all, 1, false));
     snprintf(one_digest, sizeof one_digest, "%s", one->result.digest);
     end(one);
     return 0;
@@ -62,16 +24,16 @@ static int train_on_one(void **state)
 static void nccl_and_host_on_any_number_of_devices_give_equal_bits(void **state)
 {
     (void)state;
-    trial *one = run_well(begin_wide(1, false));
+    trial *one = run_well(begin_wide(all, 1, false));
     assert_int_equal(linked, 0);
     for (unsigned devices = 2; devices <= DEVICES; devices++) {
-        trial *several = run_well(begin_wide(devices, false));
+        trial *several = run_well(begin_wide(all, devices, false));
         assert_same(one, several);
         assert_int_equal(linked, 1);
         assert_int_equal(unlinked, 0);
         end(several);
     }
-    trial *fast = run_well(begin_wide(3, true)), *again = run_well(begin_wide(3, true));
+    trial *fast = run_well(begin_wide(all, 3, true)), *again = run_well(begin_wide(all, 3, true));
     assert_int_equal(linked, 1);
     assert_near(one, fast, 1e-4);
     assert_same(fast, again);
@@ -85,7 +47,7 @@ static void shards_that_change_hands_change_no_bit(void **state)
 {
     (void)state;
     setenv("LAVAFLOW_HAND_OUT", "2", 1);
-    trial *scattered = begin_wide(3, false);
+    trial *scattered = begin_wide(all, 3, false);
     scattered->params.digest_every = 1;
     scattered->params.events.digest = NULL;
     run_well(scattered);
@@ -99,7 +61,7 @@ static void a_device_opened_twice_exchanges_through_the_host(void **state)
 {
     (void)state;
     static const char *const twice[] = { "cuda:0", "cuda:1", "cuda:0" };
-    trial *t = begin_wide(3, false);
+    trial *t = begin_wide(all, 3, false);
     t->params.devices = twice;
     run_well(t);
     assert_string_equal(one_digest, t->result.digest);
@@ -115,7 +77,7 @@ static void lost_devices_leave_the_others_linked(void **state)
                                           "cuda:3@step=2.5", "cuda:2@step=1.6", "cuda:2@step=1,cuda:0@step=2.5" };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         setenv("LAVAFLOW_FAULT", faults[i], 1);
-        trial *t = run_well(begin_wide(4, false));
+        trial *t = run_well(begin_wide(all, 4, false));
         unsetenv("LAVAFLOW_FAULT");
         if (strcmp(one_digest, t->result.digest))
             fail_msg("%s: other bits", faults[i]);
@@ -134,7 +96,7 @@ static void expect_same(const char *fail, bool fast)
     if (!child) {
         alarm(SECONDS);
         setenv("LAVAFLOW_STAND_IN_FAIL", fail, 1);
-        trial *t = run(begin_wide(3, fast));
+        trial *t = run(begin_wide(all, 3, fast));
         bool same = t->ok && (fast || !strcmp(one_digest, t->result.digest));
         if (!same)
             fprintf(stderr, "%s: %s\n", fail, t->ok ? "other bits" : t->err.text);
@@ -180,7 +142,7 @@ static void without_the_library_all_is_as_before(void **state)
     if (!child) {
         alarm(SECONDS);
         setenv("LAVAFLOW_LIBNCCL", "/nonexistent.so", 1);
-        trial *t = run(begin_wide(2, false));
+        trial *t = run(begin_wide(all, 2, false));
         _exit(t->ok && !strcmp(one_digest, t->result.digest) && !linked && unlinked == 1 ? 0 : 1);
     }
     int status = 0;
@@ -199,6 +161,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_device_opened_twice_exchanges_through_the_host),
         cmocka_unit_test(lost_devices_leave_the_others_linked),
     };
-    lf_log_to(on_log, NULL);
+    lf_log_to(on_wide_log, NULL);
     return run_on_device(argc, argv, tests, sizeof tests / sizeof *tests);
 }

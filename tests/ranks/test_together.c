@@ -73,6 +73,34 @@ static void ranks_are_those_that_were_started(void **state)
     assert_on_all(again_rank == rank && again_count == count);
 }
 
+// While others are still busy.
+static void a_vote_that_is_lost_is_heard_at_once(void **state)
+{
+    (void)state;
+    lf_error err;
+    bool all, lost = false;
+    must(lf_ranks_vote_open(&err), &err);
+    for (unsigned turns = 0; rank && !lost && turns < 30000; turns++) {
+        lost = lf_ranks_vote_is_lost();
+        usleep(1000);
+    }
+    must(lf_ranks_vote_close(rank != 0, &all, &err), &err);
+    assert_on_all(!all && (lost || rank == 0));
+}
+
+static void votes_are_what_all_say(void **state)
+{
+    (void)state;
+    lf_error err;
+    for (uint32_t against = 0; against <= count; against++) {
+        bool all;
+        must(lf_ranks_vote_open(&err), &err);
+        bool lost = rank < against ? false : lf_ranks_vote_is_lost();
+        must(lf_ranks_vote_close(rank != against, &all, &err), &err);
+        assert_on_all(all == (against == count) && (!lost || against < count));
+    }
+}
+
 static void a_plain_sum_is_that_of_all_ranks(void **state)
 {
     (void)state;
@@ -278,6 +306,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_are_those_that_were_started),
         cmocka_unit_test(a_meeting_waits_for_ranks_that_come_late),
+        cmocka_unit_test(a_vote_that_is_lost_is_heard_at_once),
+        cmocka_unit_test(votes_are_what_all_say),
         cmocka_unit_test(a_plain_sum_is_that_of_all_ranks),
         cmocka_unit_test(a_broadcast_brings_the_bytes_of_rank_0),
         cmocka_unit_test(a_gather_brings_the_bytes_of_all_in_their_order),

@@ -13,12 +13,13 @@
 
 enum { SMALL = 8, LARGE = 70000, DEVICES = 3, SUMS = 3 };
 
-static unsigned links, links_made, sums_made;
+static unsigned links, links_made, sums_made, reads;
 static bool refuses, fails;
 
-static lf_link *link_create(lf_device *const devs[], unsigned count, lf_error *err)
+static lf_link *link_create(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err)
 {
     (void)devs;
+    assert_null(group);
     static lf_link link;
     if (refuses) {
         lf_error_set(err, LF_EUNSUPPORTED, "none for %u", count);
@@ -48,7 +49,24 @@ static bool link_sum(lf_link *link, const lf_link_part *parts, size_t part_count
     return !fails;
 }
 
-static const lf_device_impl impl = { .link_create = link_create, .link_destroy = link_destroy, .link_sum = link_sum };
+// What stands on a device that has its own say.
+static bool buffer_read(lf_device *dev, void *dst, const lf_buffer *src, size_t offset, size_t size, lf_error *err)
+{
+    (void)src;
+    (void)offset;
+    reads++;
+    if (dev->opened) {
+        lf_error_set(err, LF_EDEVICE, "asked to fail");
+        return false;
+    }
+    for (size_t i = 0; i < size / sizeof(float); i++)
+        ((float *)dst)[i] = 7;
+    return true;
+}
+
+static const lf_device_impl impl = {
+    .link_create = link_create, .link_destroy = link_destroy, .link_sum = link_sum, .buffer_read = buffer_read
+};
 static lf_device devices[DEVICES];
 static lf_replica replicas[DEVICES];
 static lf_program programs[DEVICES];
@@ -64,7 +82,7 @@ static lf_exchange exchanges[DEVICES][SUMS];
 static int reset(void **state)
 {
     (void)state;
-    links = links_made = sums_made = 0;
+    links = links_made = sums_made = reads = 0;
     refuses = fails = false;
     for (unsigned i = 0; i < DEVICES; i++) {
         devices[i] = (lf_device){ .impl = &impl };
@@ -118,6 +136,7 @@ static bool plan_again(lf_exchanger *x, uint64_t steps)
 {
     lf_error err;
     assert_true(lf_exchanger_settle(x, &err));
+    assert_true(lf_exchanger_keep(x, replicas, DEVICES, steps, &err));
     assert_true(lf_exchanger_plan(x, DEVICES, parts, DEVICES, steps, &err));
     lf_exchanger_link(x, replicas, DEVICES);
     return lf_exchanger_is_linked(x, 1);
@@ -141,8 +160,8 @@ static void large_sums_alone_are_linked_and_the_link_stays_while_its_devices_do(
     assert_int_equal(links, 0);
 }
 
-// Its total stood on devices that have overwritten it; what came before it stands on the host.
-static void a_step_that_is_done_again_makes_linked_sums_again(void **state)
+// What came of the step so far is not made again, for other processes have it already.
+static void a_step_that_is_done_again_takes_linked_totals_from_a_device(void **state)
 {
     (void)state;
     lf_exchanger *x = create();
@@ -154,14 +173,39 @@ static void a_step_that_is_done_again_makes_linked_sums_again(void **state)
     give(x, 2, 0, DEVICES - 1);
     lf_exchanger_stop(x);
     assert_null(lf_exchanger_total(x, 2, 0));
-    assert_true(plan_again(x, 0));
-    assert_null(lf_exchanger_part(x, 0, 0, 0, &stopped)); // it is there
-    take(x, 0, 0);
-    for (size_t sum = 1; sum < SUMS; sum++) {
-        give(x, sum, 0, DEVICES);
+    replicas[0].lost = true; // it is not asked
+    devices[1].opened = 1;   // it fails, and the next one is asked
+    assert_false(plan_again(x, 0));
+    assert_int_equal(reads, 2);
+    for (size_t sum = 0; sum < 2; sum++) {
+        assert_null(lf_exchanger_part(x, sum, 0, 0, &stopped)); // it is there
+        assert_true(!stopped && !lf_exchanger_is_linked(x, sum));
+        assert_true(sum == 0 || lf_exchanger_total(x, sum, 0)[LARGE - 1] == 7);
         take(x, sum, 0);
     }
-    assert_int_equal(sums_made, 2);
+    give(x, 2, 0, DEVICES);
+    take(x, 2, 0);
+    assert_int_equal(sums_made, 1);
+    assert_true(lf_exchanger_is_linked(x, 1)); // from the next step on
+    lf_exchanger_destroy(x);
+}
+
+static void totals_that_no_device_gives_are_an_error(void **state)
+{
+    (void)state;
+    lf_error err;
+    lf_exchanger *x = create();
+    give(x, 0, 0, DEVICES);
+    take(x, 0, 0);
+    give(x, 1, 0, DEVICES);
+    take(x, 1, 0);
+    lf_exchanger_stop(x);
+    assert_true(lf_exchanger_settle(x, &err));
+    for (unsigned i = 0; i < DEVICES; i++)
+        devices[i].opened = 1;
+    assert_false(lf_exchanger_keep(x, replicas, DEVICES, 0, &err));
+    assert_int_equal(err.code, LF_EDEVICE);
+    assert_true(lf_exchanger_keep(x, replicas, DEVICES, 1, &err)); // the step is done
     lf_exchanger_destroy(x);
 }
 
@@ -211,7 +255,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(large_sums_alone_are_linked_and_the_link_stays_while_its_devices_do, reset),
-        cmocka_unit_test_setup(a_step_that_is_done_again_makes_linked_sums_again, reset),
+        cmocka_unit_test_setup(a_step_that_is_done_again_takes_linked_totals_from_a_device, reset),
+        cmocka_unit_test_setup(totals_that_no_device_gives_are_an_error, reset),
         cmocka_unit_test_setup(a_link_that_fails_stops_the_members_and_the_host_goes_on, reset),
         cmocka_unit_test_setup(fewer_devices_are_linked_anew, reset),
     };
