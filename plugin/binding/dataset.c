@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "binding/binding.h"
+#include "ranks/ranks.h"
 
 typedef struct dataset_handle {
     lf_handle head;
@@ -78,6 +79,7 @@ static int dataset_new(lua_State *L)
                              .normalize = lf_field_string(L, 1, "normalize", NULL) };
     if (!spec.file)
         return luaL_error(L, "file: expected a path, got nothing");
+    spec.later = lf_ranks_started(); // a training settles it, with the other processes
     read_split(L, &spec);
     dataset_handle *handle = lua_newuserdatauv(L, sizeof *handle, 1);
     *handle = (dataset_handle){ 0 };
@@ -161,7 +163,7 @@ static int part_read(lua_State *L)
     lf_dataset *data = part_dataset(L, 1);
     lf_error err;
     const lf_part *part = lf_dataset_part(data, handle->id, &err);
-    if (!part)
+    if (!part || !lf_dataset_settle(data, NULL, &err))
         return lf_raise(L, &err);
     if (first < 0 || count < 0 || (uint64_t)first > part->rows || (uint64_t)count > part->rows - (uint64_t)first)
         return luaL_error(L, "rows %I and %I more are outside %s, which has %I", (LUAI_UACINT)first, (LUAI_UACINT)count,
@@ -207,8 +209,9 @@ static int part_index(lua_State *L)
         return 1;
     }
     lf_error err;
-    const lf_part *part = lf_dataset_part(part_dataset(L, 1), handle->id, &err);
-    if (!part)
+    lf_dataset *data = part_dataset(L, 1);
+    const lf_part *part = lf_dataset_part(data, handle->id, &err);
+    if (!part || (!strcmp(key, "classes") && !lf_dataset_settle(data, NULL, &err)))
         return lf_raise(L, &err);
     if (!strcmp(key, "name"))
         lua_pushstring(L, part->name);

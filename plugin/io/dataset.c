@@ -167,71 +167,28 @@ static bool target_kind(lf_dataset *data, int at, lf_target_kind *kind, uint64_t
     return true;
 }
 
-// Checks every label and raises `classes` to the largest + 1; with `names` > 0 labels must be less. Takes the lock.
-static bool scan_labels(const lf_source *y, uint64_t names, uint64_t *classes, lf_error *err)
+// The targets of every source, and one number of names for the whole file. Takes the lock for each step itself.
+static bool find_targets(lf_dataset *data, lf_error *err)
 {
-    enum { PIECE = 1 << 16 };
-    double *labels = malloc(PIECE * sizeof *labels);
-    if (!labels) {
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory", y->where);
-        return false;
-    }
-    bool good = true;
-    double limit = names > 0 ? (double)names : (double)INT_MAX;
-    for (uint64_t row = 0; good && row < y->rows; row += PIECE) {
-        size_t count = y->rows - row < PIECE ? (size_t)(y->rows - row) : PIECE;
-        good = lf_source_read_span(y, row, count, H5T_NATIVE_DOUBLE, labels, err);
-        for (size_t i = 0; good && i < count; i++) {
-            double label = labels[i];
-            good = label >= 0 && label < limit && label == floor(label);
-            if (good && (uint64_t)label >= *classes)
-                *classes = (uint64_t)label + 1;
-            if (good)
-                continue;
-            unsigned long long at = row + i;
-            if (isfinite(label) && label != floor(label))
-                lf_error_set(err, LF_EDATA, "%s: label %g at row %llu is not a whole number", y->where, label, at);
-            else if (names > 0)
-                lf_error_set(err, LF_EDATA, "%s: label %.0f at row %llu is outside 0..%llu", y->where, label, at,
-                             (unsigned long long)names - 1);
-            else
-                lf_error_set(err, LF_EDATA, "%s: label %.0f at row %llu is outside 0..%d; classes count from 0",
-                             y->where, label, at, INT_MAX - 1);
-        }
-    }
-    free(labels);
-    return good;
-}
-
-// The targets of every source, and one number of classes for the whole file. Takes the lock for each step itself.
-static bool find_targets(lf_dataset *data, lf_target_kind kinds[LF_PART_COUNT], uint64_t *classes, lf_error *err)
-{
-    uint64_t names = 0;
     const lf_source *named = NULL;
-    *classes = 0;
     for (int at = 0; at < LF_PART_COUNT; at++) {
         uint64_t count = 0;
         lf_h5_scope scope;
         lf_h5_enter(&scope);
-        bool good = target_kind(data, at, &kinds[at], &count, err);
+        bool good = target_kind(data, at, &data->kinds[at], &count, err);
         lf_h5_leave(&scope);
         if (!good)
             return false;
-        if (kinds[at] != LF_TARGET_CLASSES || count == 0)
+        if (data->kinds[at] != LF_TARGET_CLASSES || count == 0)
             continue;
-        if (named && count != names) {
+        if (named && count != data->names) {
             lf_error_set(err, LF_EFORMAT, "%s@classes: has %llu names, but %s@classes has %llu", data->y[at].where,
-                         (unsigned long long)count, named->where, (unsigned long long)names);
+                         (unsigned long long)count, named->where, (unsigned long long)data->names);
             return false;
         }
-        names = count;
+        data->names = count;
         named = &data->y[at];
     }
-    for (int at = 0; at < LF_PART_COUNT; at++)
-        if (kinds[at] == LF_TARGET_CLASSES && !scan_labels(&data->y[at], names, classes, err))
-            return false;
-    if (names > 0)
-        *classes = names;
     return true;
 }
 
@@ -265,9 +222,8 @@ static bool parts_agree(const lf_dataset *data, lf_error *err)
 
 static bool fill_parts(lf_dataset *data, lf_error *err)
 {
-    lf_target_kind kinds[LF_PART_COUNT];
-    uint64_t classes;
-    if (!find_targets(data, kinds, &classes, err))
+    const lf_target_kind *kinds = data->kinds;
+    if (!find_targets(data, err))
         return false;
     for (int id = 0; id < LF_PART_COUNT; id++) {
         lf_part *part = &data->parts[id];
@@ -284,7 +240,6 @@ static bool fill_parts(lf_dataset *data, lf_error *err)
         part->stored = x->stored;
         part->target = kinds[at];
         part->outputs = kinds[at] == LF_TARGET_NONE ? 0 : y->columns;
-        part->classes = kinds[at] == LF_TARGET_CLASSES ? (uint32_t)classes : 0;
         part->scale = data->scale[id];
         part->offset = data->offset[id];
     }
@@ -329,7 +284,10 @@ static lf_dataset *open_dataset(const lf_dataset_spec *spec, const float *x, uin
         data->h5 >= 0 && (spec->x ? open_sources(data, 0, spec->x, spec->y, spec->w, err) : open_standard(data, err));
     good = good && (!split || cut_parts(data, spec, err)) && lf_dataset_attributes(data, err);
     lf_h5_leave(&scope);
-    if (!good || !fill_parts(data, err) || (spec->normalize && !lf_dataset_normalize(data, spec->normalize, err))) {
+    data->normalize = !spec->normalize                      ? LF_NORMALIZE_NONE
+                      : strcmp(spec->normalize, "standard") ? LF_NORMALIZE_MINMAX
+                                                            : LF_NORMALIZE_STANDARD;
+    if (!good || !fill_parts(data, err) || (!spec->later && !lf_dataset_settle(data, NULL, err))) {
         lf_dataset_close(data);
         return NULL;
     }

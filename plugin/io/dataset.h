@@ -20,6 +20,7 @@ typedef struct lf_dataset_spec {
     uint64_t split_seed;         // the split is a pseudo-random partition of the rows, a function of this seed
     const char *normalize;       // NULL, "standard" (mean 0, deviation 1 per feature over the training part) or
                                  // "minmax" (0..1 per feature over the training part)
+    bool later;                  // what needs a reading of much of the file is left to lf_dataset_settle
 } lf_dataset_spec;
 
 typedef enum lf_target_kind { LF_TARGET_NONE, LF_TARGET_CLASSES, LF_TARGET_VALUES } lf_target_kind;
@@ -42,10 +43,24 @@ typedef struct lf_part {
 
 typedef struct lf_dataset lf_dataset;
 
-// Opens and checks: objects exist, rows agree, types are numbers, filters are known, no external links. Scans y (labels
-// are whole numbers, not negative) but not x. NULL on failure, with the path in the message.
+// Opens and checks: objects exist, rows agree, types are numbers, filters are known, no external links; and settles,
+// unless that is for later. NULL on failure, with the path in the message.
 lf_dataset *lf_dataset_open(const lf_dataset_spec *spec, lf_error *err);
 void lf_dataset_close(lf_dataset *data);
+// Several processes that read a file together, each a part of it, and do the same with what all have read.
+typedef struct lf_sharing {
+    uint32_t rank, count;                                                 // of the processes: this one, and all
+    bool (*agree)(bool ok, lf_error *err);                                // whether all have done well; else why not
+    bool (*tell)(uint32_t from, void *bytes, size_t size, lf_error *err); // what that process has, to all
+} lf_sharing;
+
+// Scans y (labels are whole numbers, not negative), and x where it is to be normalized: finds the parts' `classes`,
+// `scale` and `offset`, which nobody may ask for before, nor read or digest rows; the same bits, and the same first row
+// that is wrong, for any number of processes. `with`: all call it with data sets that are not settled; NULL: this one
+// reads everything. Once it is done, it does nothing. No other thread may use the data set meanwhile.
+bool lf_dataset_settle(lf_dataset *data, const lf_sharing *with, lf_error *err);
+bool lf_dataset_is_settled(const lf_dataset *data);
+
 // A copy of rows in memory, x (rows, features), as the part `test`, without targets; `name` stands in messages.
 lf_dataset *lf_dataset_from_rows(const char *name, const float *x, uint64_t rows, uint32_t features, lf_error *err);
 

@@ -1,7 +1,6 @@
 // The affine map from stored values to values: attributes of x, and `normalize`.
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "io/dataset_parts.h"
 
@@ -60,6 +59,8 @@ bool lf_dataset_attributes(lf_dataset *data, lf_error *err)
     return true;
 }
 
+static const char *const names[] = { "none", "standard", "minmax" };
+
 // Streamed per feature, as differences from the first row: a constant feature then has a deviation of exactly 0, and
 // squares of large means do not drown it.
 typedef struct moments {
@@ -113,50 +114,129 @@ static unsigned char *mark_rows(const lf_dataset *data, uint64_t object_rows)
     return bits;
 }
 
-// Moments of the training part's values.
-static bool measure(const lf_dataset *data, moments *features, lf_error *err)
+// A reading of all of x, in pieces. Each process reads every so many-th of them, and adds its rows to the moments,
+// which go from one to the next: the order of the sums, and with it their bits, is the file's for any number of
+// processes.
+typedef struct x_pass {
+    const lf_dataset *data;
+    const lf_source *x;
+    size_t piece; // rows
+    unsigned char *bits;
+    void *stored; // (piece, columns)
+    double *wide; // (columns)
+    moments *features;
+    bool begun; // a row is among the moments
+} x_pass;
+
+static bool pass_init(x_pass *p, const lf_dataset *data, size_t piece, lf_error *err)
 {
-    const lf_part *train = &data->parts[LF_PART_TRAIN];
     const lf_source *x = &data->x[LF_PART_TRAIN];
-    size_t piece = lf_source_piece(x, 4u << 20);
-    unsigned char *bits = mark_rows(data, x->rows);
-    void *stored = malloc(piece * x->row_size);
-    double *wide = malloc(x->columns * sizeof *wide);
-    bool good = bits && stored && wide, first = true;
-    if (!good)
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory", train->x_path);
-    for (uint64_t row = 0; good && row < x->rows; row += piece) {
-        size_t count = x->rows - row < piece ? (size_t)(x->rows - row) : piece;
-        good = lf_source_read_span(x, row, count, -1, stored, err);
-        for (size_t i = 0; good && i < count; i++) {
-            if (!(bits[(row + i) / 8] >> (row + i) % 8 & 1))
-                continue;
-            const char *values = (const char *)stored + i * x->row_size;
-            const uint64_t at = row + i;
-            good = lf_dataset_check_finite(x, values, &at, 1, err);
-            widen(x->stored, values, x->columns, wide);
-            gather(features, train, wide, first);
-            first = false;
-        }
-    }
-    free(wide);
-    free(stored);
-    free(bits);
+    *p = (x_pass){ .data = data, .x = x, .piece = piece };
+    p->bits = mark_rows(data, x->rows);
+    p->stored = malloc(piece * x->row_size);
+    p->wide = malloc(x->columns * sizeof *p->wide);
+    p->features = calloc(x->columns, sizeof *p->features);
+    if (p->bits && p->stored && p->wide && p->features)
+        return true;
+    lf_error_set(err, LF_ENOMEM, "%s: out of memory", data->parts[LF_PART_TRAIN].x_path);
+    return false;
+}
+
+static void pass_finish(x_pass *p)
+{
+    free(p->bits);
+    free(p->stored);
+    free(p->wide);
+    free(p->features);
+}
+
+static bool has_row(const x_pass *p, uint64_t row)
+{
+    return p->bits[row / 8] >> row % 8 & 1;
+}
+
+static size_t rows_of_piece(const x_pass *p, uint64_t first)
+{
+    uint64_t left = first < p->x->rows ? p->x->rows - first : 0;
+    return left < p->piece ? (size_t)left : p->piece;
+}
+
+static bool read_piece(x_pass *p, uint64_t first, lf_error *err)
+{
+    size_t count = rows_of_piece(p, first);
+    bool good = !count || lf_source_read_span(p->x, first, count, -1, p->stored, err);
+    for (uint64_t row = first; good && row < first + count; row++)
+        good = !has_row(p, row) ||
+               lf_dataset_check_finite(p->x, (const char *)p->stored + (row - first) * p->x->row_size, &row, 1, err);
     return good;
 }
 
-bool lf_dataset_normalize(lf_dataset *data, const char *normalize, lf_error *err)
+static void add_piece(x_pass *p, uint64_t first)
 {
-    if (!lf_dataset_part(data, LF_PART_TRAIN, err)) {
-        lf_error_prefix(err, "normalize = \"%s\"", normalize);
-        return false;
+    size_t count = rows_of_piece(p, first);
+    for (size_t i = 0; i < count; i++) {
+        if (!has_row(p, first + i))
+            continue;
+        widen(p->x->stored, (const char *)p->stored + i * p->x->row_size, p->x->columns, p->wide);
+        gather(p->features, &p->data->parts[LF_PART_TRAIN], p->wide, !p->begun);
+        p->begun = true;
     }
+}
+
+// Moments of the training part's values.
+static bool measure(x_pass *p, const lf_sharing *with, lf_error *err)
+{
+    for (uint64_t row = 0; row < p->x->rows;) {
+        if (!lf_sharing_agree(with, read_piece(p, row + with->rank * p->piece, err), err))
+            return false;
+        for (uint32_t from = 0; from < with->count && row < p->x->rows; from++, row += p->piece) {
+            if (from == with->rank)
+                add_piece(p, row);
+            if (with->count > 1 && (!with->tell(from, p->features, p->x->columns * sizeof *p->features, err) ||
+                                    !with->tell(from, &p->begun, sizeof p->begun, err)))
+                return false;
+        }
+    }
+    return true;
+}
+
+// What processes have to have in common for it, and the rows of a piece: files of equal rows may be laid out
+// differently.
+typedef struct x_plan {
+    uint64_t rows, columns, normalize, piece;
+} x_plan;
+
+static bool make_plan(const lf_dataset *data, const lf_sharing *with, x_plan *plan, lf_error *err)
+{
+    enum { PIECE_BYTES = 4 << 20 };
+    const lf_source *x = &data->x[LF_PART_TRAIN];
+    x_plan own = { .normalize = data->normalize };
+    if (data->normalize) {
+        own.rows = x->rows;
+        own.columns = x->columns;
+        uint64_t share = x->rows / with->count * x->row_size;
+        own.piece = lf_source_piece(x, share < PIECE_BYTES ? (size_t)share : PIECE_BYTES);
+    }
+    *plan = own;
+    if (with->count == 1)
+        return true;
+    if (!with->tell(0, plan, sizeof *plan, err))
+        return false;
+    bool same = plan->rows == own.rows && plan->columns == own.columns && plan->normalize == own.normalize;
+    if (!same)
+        lf_error_set(
+            err, LF_EARG,
+            "%s: has normalize \"%s\" for %llu rows of %llu features, but process 0 has \"%s\" for %llu of %llu",
+            data->file, names[own.normalize], (unsigned long long)own.rows, (unsigned long long)own.columns,
+            names[plan->normalize], (unsigned long long)plan->rows, (unsigned long long)plan->columns);
+    return lf_sharing_agree(with, same, err);
+}
+
+static bool combine(lf_dataset *data, const moments *features, lf_error *err)
+{
     const lf_part *train = &data->parts[LF_PART_TRAIN];
-    moments *features = calloc(train->features, sizeof *features);
-    if (!features)
-        lf_error_set(err, LF_ENOMEM, "%s: out of memory", train->x_path);
-    bool good = features && measure(data, features, err);
-    bool standard = strcmp(normalize, "standard") == 0;
+    const char *normalize = names[data->normalize];
+    bool standard = data->normalize == LF_NORMALIZE_STANDARD, good = true;
     for (uint32_t i = 0; good && i < train->features; i++) {
         const moments *m = &features[i];
         double rows = (double)train->rows, mean = m->sum / rows, variance = m->squares / rows - mean * mean;
@@ -178,6 +258,22 @@ bool lf_dataset_normalize(lf_dataset *data, const char *normalize, lf_error *err
             }
         }
     }
-    free(features);
+    return good;
+}
+
+bool lf_dataset_normalize(lf_dataset *data, const lf_sharing *with, lf_error *err)
+{
+    x_plan plan;
+    x_pass pass;
+    bool good = !data->normalize || lf_dataset_part(data, LF_PART_TRAIN, err);
+    if (!good)
+        lf_error_prefix(err, "normalize = \"%s\"", names[data->normalize]);
+    if (!lf_sharing_agree(with, good, err) || !make_plan(data, with, &plan, err))
+        return false;
+    if (!data->normalize)
+        return true;
+    good = lf_sharing_agree(with, pass_init(&pass, data, (size_t)plan.piece, err), err) && measure(&pass, with, err) &&
+           combine(data, pass.features, err);
+    pass_finish(&pass);
     return good;
 }

@@ -66,3 +66,18 @@ bool lf_training_compare(const training *t, const char *options, lf_error *err)
     }
     return same;
 }
+
+// A data set that one of them has settled by itself is settled by each, as far as it is not.
+static bool settle(const training *t, lf_dataset *data, lf_error *err)
+{
+    const lf_sharing with = { t->rank, t->rank_count, lf_ranks_agree, lf_ranks_broadcast_from };
+    bool settled = !data || lf_dataset_is_settled(data), alone = settled || t->rank_count <= 1;
+    if (!lf_training_any(t, &alone, err))
+        return false;
+    return lf_ranks_agree(settled || lf_dataset_settle(data, alone ? NULL : &with, err), err);
+}
+
+bool lf_training_settle(const training *t, lf_error *err)
+{
+    return settle(t, t->p->data, err) && settle(t, t->p->validation, err);
+}

@@ -52,7 +52,7 @@ static bool check_class_weights(const lf_session_params *p, lf_error *err)
 bool lf_session_check(const lf_session_params *p, lf_error *err)
 {
     const lf_part *part = lf_dataset_part(p->data, p->part, err);
-    if (!part)
+    if (!part || !lf_dataset_settle(p->data, NULL, err))
         return false;
     if (part->features != p->model->inputs) {
         lf_error_set(err, LF_EARG, "the model expects %u inputs, but a row of %s has %u features", p->model->inputs,

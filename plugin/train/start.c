@@ -327,7 +327,7 @@ bool lf_training_begin(training *t, lf_error *err)
     t->place.monitor_best = (double)NAN;
     bool ok = lf_ranks_open(&t->rank, &t->rank_count, err);
     t->result->ranks = t->rank_count;
-    if (!ok)
+    if (!ok || !lf_training_settle(t, err))
         return false;
     t->shards = p->shards ? p->shards : p->resume ? lf_checkpoint_shards(p->resume) : 0;
     ok = check(p, err) && make_model(t, err) && open_devices(t, err);

@@ -63,6 +63,7 @@ bool lf_training_decide(const training *t, bool *yes, lf_error *err);           
 bool lf_training_any(const training *t, bool *yes, lf_error *err);                  // whether one of them says so
 bool lf_training_compare(const training *t, const char *options, lf_error *err);    // they run the same training
 bool lf_training_share(const training *t, void *bytes, size_t size, lf_error *err); // the first one's, to all
+bool lf_training_settle(const training *t, lf_error *err);                          // data sets, each reads a part
 
 // best.c
 // Compares an epoch with the best before it; keeps its weights if it is better. False: failure.
