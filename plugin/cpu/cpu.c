@@ -31,7 +31,7 @@ static lf_buffer *cpu_buffer_create(lf_device *dev, size_t size, lf_error *err)
     }
     if (size >= HUGE_BYTES)
         madvise(memory, size / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
-    buf->memory = memset(memory, 0, size);
+    buf->base.host = buf->memory = memset(memory, 0, size);
     return &buf->base;
 }
 
@@ -77,7 +77,7 @@ static const lf_device_impl impl = {
 static void fill_info(lf_device_info *info)
 {
     lf_error err;
-    *info = (lf_device_info){ .id = "cpu", .backend = "cpu", .driver_name = "CBLAS" };
+    *info = (lf_device_info){ .id = "cpu", .backend = "cpu", .driver_name = "CBLAS", .host_memory = true };
     cpu_host_name(info->name, sizeof info->name);
     snprintf(info->driver_version, sizeof info->driver_version, "%s", cpu_host_blas());
     cpu_host_digest(info->kernels);

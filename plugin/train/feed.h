@@ -1,5 +1,6 @@
-// Brings the rows of a part to the devices of a session: all of them once, or, when they do not fit, through a window
-// that a reader thread fills from the file while the device computes. Either way the device sees the same rows in the
+// Brings the rows of a part to the devices of a session: all of them once, or, when they do not fit, through a window.
+// A reader thread fills it from the file while the device computes, or, where the device computes on every core of this
+// machine, all threads do in between. Either way the device sees the same rows in the
 // same order. session.c calls this.
 #ifndef LF_TRAIN_FEED_H
 #define LF_TRAIN_FEED_H
@@ -26,8 +27,8 @@ typedef struct lf_feed_params {
     bool unit_targets;          // values of targets must be in 0..1
     const float *class_weights; // [classes], borrowed: a row's weight is multiplied by its class's; NULL: none
     uint32_t unit;              // rows that stay together in a stretch: those of an update
-    const lf_program *program;  // used while creating; its rows and positions are the window and the most rows of a
-                                // stretch
+    const lf_program *program;  // used while creating; its rows and positions are those of the data region and the
+                                // most of a stretch
     lf_replica *replicas;       // [replica_count], borrowed; `order`, `data` and `targets` of each are written
     unsigned replica_count;
     const float *teacher; // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none
@@ -54,6 +55,9 @@ typedef struct lf_stretch {
 // bind, as many whole units as keep the window on the device and the one being read within the budget.
 // 0 when not even one unit fits.
 uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor);
+
+// The rows of the data region for such a window: twice as many where what is being read lies there too.
+uint32_t lf_feed_region(uint64_t rows, uint32_t window, const lf_device *device, unsigned count);
 
 // The rows at consecutive positions of a pass.
 void lf_feed_rows(const lf_part *part, bool shuffle, uint64_t seed, uint64_t pass, uint64_t position, uint32_t count,

@@ -18,7 +18,7 @@ enum { PROBE_STEPS = 8 };
 struct lf_session {
     lf_session_params p;
     const lf_part *part;
-    uint32_t window;      // rows that a device holds
+    uint32_t window;      // rows that are trained on without others being read
     bool divides;         // those of the shards of this process alone
     lf_replica *replicas; // [p.device_count]
     unsigned made;        // of them
@@ -104,10 +104,15 @@ static bool is_alone(const lf_session_params *p)
     return p->device_count == 1 && p->rank_count <= 1;
 }
 
+static uint32_t region_rows(const lf_session *s)
+{
+    return lf_feed_region(s->part->rows, s->window, s->p.devices[0], s->p.device_count);
+}
+
 static lf_program *compile_held(void *user, const uint32_t *held, uint32_t count, lf_error *err)
 {
     const lf_session *s = user;
-    return lf_session_compile_held(&s->p, s->window, held, count, err);
+    return lf_session_compile_held(&s->p, region_rows(s), held, count, err);
 }
 
 static void lose(void *user, unsigned device, uint64_t step, const char *why)
@@ -144,7 +149,7 @@ static bool create_replicas(lf_session *s, lf_error *err)
     for (unsigned i = 0; i < p->device_count; i++) {
         uint32_t count = 0;
         const uint32_t *held = s->team ? lf_team_held(s->team, i, &count) : NULL;
-        lf_program *program = lf_session_compile_held(p, s->window, held, count, err);
+        lf_program *program = lf_session_compile_held(p, region_rows(s), held, count, err);
         if (!program)
             return false;
         s->made++; // what there is of it is destroyed
