@@ -57,6 +57,8 @@ def main(folder):
     write("flat.h5", {"data/x": x, "data/y": y})
     variant("values.h5", train_y=np.stack([x.sum(1), x[:, 0]], 1), test_y=np.stack([test_x.sum(1), test_x[:, 0]], 1))
     variant("label.h5", train_y=np.where(np.arange(ROWS) == 7, 11, y).astype("u1"))
+    late = np.isin(np.arange(ROWS), (40, 46))
+    variant("late_negative.h5", train_y=np.where(late, -1, y).astype("i4"))
     variant("negative.h5", train_y=np.where(np.arange(ROWS) == 7, -1, y).astype("i4"))
     variant("nan.h5", train_x=np.where(np.arange(ROWS)[:, None] == 5, np.nan, x).astype("f4"))
     variant("inf.h5", train_x=np.where(np.arange(ROWS)[:, None] == 5, np.inf, x).astype("f4"))

@@ -166,6 +166,23 @@ describe("an error", function()
     assert.is_false(helper.exists(folder .. "/out"))
   end)
 
+  in_processes("in_the_labels_names_the_same_row_in_any_number_of_processes", function()
+    helper.fixtures(folder)
+    helper.write(folder .. "/flow.lua", [[
+local lf = require "lavaflow"
+lf.step "train" { input = { data = "late_negative.h5" }, run = function(s)
+  s:train { model = lf.mlp { 4, 3 }, data = lf.dataset(s.input.data).train, epochs = 1, shards = 4 }
+end }
+]])
+    for _, count in ipairs { 1, 2, 4 } do
+      local result = run(count, {})
+      assert.equal(1, result.code)
+      local lines = ours(result.err)
+      assert.equal(1, #lines, result.err)
+      helper.has(lines[1], "late_negative.h5:/train/y: label -1 at row 40 is outside 0..")
+    end
+  end)
+
   in_processes("of_one_process_alone_ends_all", function()
     flow 'if me == "1" then lf.dataset "absent.h5" end'
     local result = run(3, {})
@@ -285,6 +302,47 @@ print(history.digest)
     assert.same({ 0, "" }, { three.code, three.err })
     assert.equal(one.out:rep(3), three.out)
     assert.equal(0, script(2, "os.exit(0)").code)
+  end)
+
+  -- What each process has read of a file, and the digest, which is the same for all.
+  local function reading(count, options)
+    helper.write(folder .. "/script.lua", ([[
+local lf = require "lavaflow"
+local function read() return tonumber(io.open "/proc/self/io":read "a":match "rchar: (%%d+)") end
+require "lavaflow.core".ranks()
+local before = read()
+local data = lf.dataset { file = "wide.h5", x = "/x", y = "/y", w = "/w", normalize = "standard" }
+local history = lf.train { model = lf.mlp { 64, 3 }, data = data.train, epochs = 1, batch = 1000, shards = 4,
+                           device = "cpu", %s }
+io.write(history.digest, " ", read() - before, "\n")
+]]):format(options))
+    local result, most, digest = together(count, { helper.lua, "script.lua" }), 0, nil
+    assert.same({ 0, "" }, { result.code, result.err })
+    for own, bytes in result.out:gmatch "(%x+) (%d+)\n" do
+      assert.equal(digest or own, own)
+      digest, most = own, math.max(most, tonumber(bytes))
+    end
+    return digest, most
+  end
+
+  in_processes("reads_a_part_of_its_file_in_each_process", function()
+    local made = helper.run({ helper.python, "-c", [[
+import h5py, numpy as np
+random = np.random.default_rng(1)
+with h5py.File("wide.h5", "w") as file:
+    file["x"] = random.normal(5, 3, (40000, 64)).astype("f4")
+    file["y"] = random.integers(0, 3, 40000).astype("u1")
+    file["w"] = random.uniform(0, 2, 40000).astype("f4")
+]] }, { cwd = folder, plain = true })
+    assert(made.code == 0, made.err)
+    for _, options in ipairs { "", "window = 4, shuffle = false" } do
+      local one, all = reading(1, options)
+      for _, count in ipairs { 2, 4 } do
+        local digest, most = reading(count, options)
+        assert.equal(one, digest)
+        assert(most < all * 1.15 / count, ("%d of %d processes read %d bytes, alone %d"):format(1, count, most, all))
+      end
+    end
   end)
 
   in_processes("that_fails_in_one_process_ends_all", function()
