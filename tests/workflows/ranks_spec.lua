@@ -316,13 +316,13 @@ local history = lf.train { model = lf.mlp { 64, 3 }, data = data.train, epochs =
                            device = "cpu", %s }
 io.write(history.digest, " ", read() - before, "\n")
 ]]):format(options))
-    local result, most, digest = together(count, { helper.lua, "script.lua" }), 0, nil
+    local result, most, sha256 = together(count, { helper.lua, "script.lua" }), 0, nil
     assert.same({ 0, "" }, { result.code, result.err })
     for own, bytes in result.out:gmatch "(%x+) (%d+)\n" do
-      assert.equal(digest or own, own)
-      digest, most = own, math.max(most, tonumber(bytes))
+      assert.equal(sha256 or own, own)
+      sha256, most = own, math.max(most, tonumber(bytes))
     end
-    return digest, most
+    return sha256, most
   end
 
   in_processes("reads_a_part_of_its_file_in_each_process", function()
@@ -338,9 +338,9 @@ with h5py.File("wide.h5", "w") as file:
     for _, options in ipairs { "", "window = 4, shuffle = false" } do
       local one, all = reading(1, options)
       for _, count in ipairs { 2, 4 } do
-        local digest, most = reading(count, options)
-        assert.equal(one, digest)
-        assert(most < all * 1.15 / count, ("%d of %d processes read %d bytes, alone %d"):format(1, count, most, all))
+        local sha256, most = reading(count, options)
+        assert.equal(one, sha256)
+        assert(most < all * 1.15 / count, ("one of %d processes read %d bytes, alone %d"):format(count, most, all))
       end
     end
   end)
