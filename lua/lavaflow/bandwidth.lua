@@ -62,6 +62,10 @@ local function write_tables(entries)
       add_row(transfers, name .. " read", entry, function(s) return gigabytes(s.bytes, s.read) end)
     else
       add_row(exchanges, name, entry, function(s) return milliseconds(s.seconds) end)
+      local first = entry.exchanges and entry.exchanges[1]
+      if first and first.linked then
+        add_row(exchanges, name .. " linked", entry, function(s) return milliseconds(s.linked) end)
+      end
     end
   end
   tables.write_rows(transfers, "")

@@ -1,5 +1,6 @@
 -- `lavaflow show` and `lavaflow devices`: run files and devices as text.
 local cjson = require "cjson"
+local core = require "lavaflow.core"
 local runfile = require "lavaflow.runfile"
 local tables = require "lavaflow.tables"
 
@@ -24,10 +25,32 @@ local function mark_cards(list)
   end
 end
 
---- @param list lavaflow.device[] as lf.devices(); gains `same_card_as`
+-- `link` of each device that can be used and is of a kind that something may link; and these, each once.
+local function mark_links(list)
+  local links, known = {}, {}
+  for _, d in ipairs(list) do
+    if not d.unavailable and known[d.backend] == nil then
+      known[d.backend] = core.find_link(d.backend) or false
+      if known[d.backend] then links[#links + 1] = { of = d.backend, is = known[d.backend] } end
+    end
+    d.link = not d.unavailable and known[d.backend] or nil
+  end
+  return links
+end
+
+local function write_link(of, link)
+  if link.missing then
+    write(("\nno %s: %s; %s devices exchange gradients through the host\n"):format(link.library, link.missing, of))
+  else
+    write(("\n%s, %s: large gradients stay on %s devices\n"):format(link.library, link.file, of))
+  end
+end
+
+--- @param list lavaflow.device[] as lf.devices(); gains `same_card_as` and `link`
 --- @param json boolean?
 function show.devices(list, json)
   mark_cards(list)
+  local links = mark_links(list)
   if json then
     write(cjson.encode(list), "\n")
     return
@@ -41,6 +64,7 @@ function show.devices(list, json)
     rows[#rows + 1] = { d.id or d.backend, d.name or "", driver, d.memory > 0 and size(d.memory) or "", note }
   end
   tables.write_rows(rows, "")
+  for _, link in ipairs(links) do write_link(link.of, link.is) end
 end
 
 local function line(label, text)

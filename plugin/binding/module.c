@@ -48,6 +48,19 @@ static int find_device(lua_State *L)
     return 1;
 }
 
+// core.find_link(backend) → { library, file, missing } of what links its devices; nil: nothing is meant to.
+static int find_link(lua_State *L)
+{
+    lf_link_info info;
+    if (!lf_link_find(luaL_checkstring(L, 1), &info))
+        return 0;
+    lua_createtable(L, 0, 3);
+    lf_set_string(L, "library", info.library);
+    lf_set_string(L, "file", info.file);
+    lf_set_string(L, "missing", info.missing);
+    return 1;
+}
+
 // core.find_devices(specs) → the rows of those that a training on this list uses; raises when one is not there.
 static int find_devices(lua_State *L)
 {
@@ -68,7 +81,7 @@ static int find_devices(lua_State *L)
     return 1;
 }
 
-// core.bandwidth(specs, sizes) → array of { read, sum, write }, seconds for each size in bytes; see bandwidth.h.
+// core.bandwidth(specs, sizes) → array of { read, sum, write, linked }, seconds for each size in bytes; see bandwidth.h.
 static int bandwidth(lua_State *L)
 {
     enum { SIZES = 16 };
@@ -92,10 +105,12 @@ static int bandwidth(lua_State *L)
         return lf_raise(L, &err);
     lua_createtable(L, (int)size_count, 0);
     for (size_t i = 0; i < size_count; i++) {
-        lua_createtable(L, 0, 3);
+        lua_createtable(L, 0, 4);
         lf_set_number(L, "read", seconds[i].read);
         lf_set_number(L, "sum", seconds[i].sum);
         lf_set_number(L, "write", seconds[i].write);
+        if (seconds[i].linked > 0)
+            lf_set_number(L, "linked", seconds[i].linked);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
@@ -178,6 +193,7 @@ int luaopen_lavaflow_core(lua_State *L)
         { "log_lines", log_lines },
         { "find_device", find_device },
         { "find_devices", find_devices },
+        { "find_link", find_link },
         { "bandwidth", bandwidth },
         { NULL, NULL },
     };

@@ -78,12 +78,16 @@ bool lf_device_wait(lf_device *dev, lf_error *err)
 
 static bool is_linkable(lf_device *const devs[], unsigned count, unsigned least, lf_error *err)
 {
+    const lf_device_impl *impl = devs[0]->impl;
     bool alike = count >= least;
     for (unsigned i = 1; i < count; i++)
-        alike = alike && devs[i]->impl->link_create == devs[0]->impl->link_create;
-    if (alike && devs[0]->impl->link_create)
+        alike = alike && devs[i]->impl->link_create == impl->link_create;
+    if (alike && impl->link_create)
         return true;
-    lf_error_set(err, LF_EUNSUPPORTED, "%u devices: nothing links them", count);
+    if (alike)
+        lf_error_set(err, LF_EUNSUPPORTED, "nothing links devices of %s", devs[0]->info.backend);
+    else
+        lf_error_set(err, LF_EUNSUPPORTED, "%u devices: nothing links them", count);
     return false;
 }
 

@@ -84,7 +84,7 @@ static lf_bandwidth medians(const exchange *x)
         sum[i] = x->seconds[i].sum;
         write[i] = x->seconds[i].write;
     }
-    return (lf_bandwidth){ median(read), median(sum), median(write) };
+    return (lf_bandwidth){ .read = median(read), .sum = median(sum), .write = median(write) };
 }
 
 // The members' parts cover the least power of two of shards that is enough for all: the first ones hold two each.
@@ -128,7 +128,28 @@ static bool run_members(exchange *x, lf_error *err)
     return x->all_there;
 }
 
-static bool measure(exchange *x, size_t bytes, lf_bandwidth *seconds, lf_error *err)
+// A first sum finds out how the devices reach each other.
+static bool measure_link(const exchange *x, lf_link *link, double *seconds, lf_error *err)
+{
+    lf_link_part parts[DEVICE_MAX];
+    double taken[REPEATS];
+    bool ok = true;
+    for (unsigned i = 0; i < x->count; i++)
+        parts[i] = (lf_link_part){
+            .device = i, .first = x->parts[i].first, .count = x->parts[i].count, .buffer = x->members[i].buffer
+        };
+    for (int i = -1; ok && i < REPEATS; i++) {
+        double start = lf_clock();
+        ok = lf_link_sum(link, parts, x->count, x->bytes / sizeof(float), false, err);
+        if (i >= 0)
+            taken[i] = lf_clock() - start;
+    }
+    if (ok)
+        *seconds = median(taken);
+    return ok;
+}
+
+static bool measure(exchange *x, size_t bytes, lf_link *link, lf_bandwidth *seconds, lf_error *err)
 {
     bool ok = true;
     x->bytes = bytes;
@@ -148,6 +169,7 @@ static bool measure(exchange *x, size_t bytes, lf_bandwidth *seconds, lf_error *
     }
     if (ok)
         *seconds = medians(x);
+    ok = ok && (!link || measure_link(x, link, &seconds->linked, err));
     for (size_t i = 0; i < x->count; i++) {
         lf_device_buffer_destroy(x->members[i].device, x->members[i].buffer);
         free(x->members[i].values);
@@ -170,8 +192,10 @@ bool lf_bandwidth_measure(const char *const *specs, size_t spec_count, const siz
     for (size_t i = 0; i < x->count; i++)
         x->members[i].device = devices[i];
     bool ok = x->count > 0;
+    lf_link *link = x->count > 1 ? lf_link_create(devices, (unsigned)x->count, NULL, NULL) : NULL;
     for (size_t i = 0; ok && i < count; i++)
-        ok = measure(x, bytes[i], &seconds[i], err);
+        ok = measure(x, bytes[i], link, &seconds[i], err);
+    lf_link_destroy(link);
     for (size_t i = 0; i < x->count; i++)
         lf_device_close(x->members[i].device);
     free(x);

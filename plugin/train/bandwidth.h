@@ -10,9 +10,9 @@
 
 // Seconds of the parts of an exchange: every device's numbers are read at once, added up along the tree, and the total
 // is written to every device at once. For one device nothing is added up: what it takes to read from it and write to
-// it.
+// it. `linked`: the same exchange among the devices alone (device.h); 0: nothing links them.
 typedef struct lf_bandwidth {
-    double read, sum, write;
+    double read, sum, write, linked;
 } lf_bandwidth;
 
 // Opens the devices, as lf_device_open_list takes them, and measures exchanges of `bytes` [count], each a multiple of

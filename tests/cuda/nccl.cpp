@@ -66,6 +66,15 @@ template <class Body> static cu_nccl_result call(const char *function, Body body
     return failed ? (cu_nccl_result)failed : (cu_nccl_result)body();
 }
 
+// What fails has freed all the same.
+template <class Body> static cu_nccl_result call_last(const char *function, Body body)
+{
+    std::lock_guard<std::recursive_mutex> guard(host.lock);
+    int result = body();
+    CUresult failed = host_injected(function);
+    return failed ? (cu_nccl_result)failed : (cu_nccl_result)result;
+}
+
 cu_nccl_result ncclGetVersion(int *version)
 {
     *version = 21403;
@@ -121,15 +130,9 @@ cu_nccl_result ncclCommInitRankConfig(cu_nccl_comm *made, int count, cu_nccl_id 
     });
 }
 
-static int leave(host_comm *comm)
-{
-    comm->clique->box.leave(comm->rank);
-    return CU_NCCL_SUCCESS;
-}
-
 cu_nccl_result ncclCommDestroy(cu_nccl_comm comm)
 {
-    return call(__func__, [&]() -> int {
+    return call_last(__func__, [&]() -> int {
         host_comm *found = comms.find(comm);
         if (!found)
             return refuse(INVALID_ARGUMENT, "no such communicator");
@@ -137,7 +140,7 @@ cu_nccl_result ncclCommDestroy(cu_nccl_comm comm)
             refuse(INVALID_USAGE, "ncclCommDestroy of what is stuck, or waits for other processes, would hang");
             abort();
         }
-        leave(found);
+        found->clique->box.leave(found->rank);
         comms.remove(comm);
         return CU_NCCL_SUCCESS;
     });
@@ -146,7 +149,7 @@ cu_nccl_result ncclCommDestroy(cu_nccl_comm comm)
 // What waits on its streams ends, without its results.
 cu_nccl_result ncclCommAbort(cu_nccl_comm comm)
 {
-    return call(__func__, [&]() -> int {
+    return call_last(__func__, [&]() -> int {
         host_comm *found = comms.find(comm);
         if (!found)
             return refuse(INVALID_ARGUMENT, "no such communicator");
@@ -155,7 +158,7 @@ cu_nccl_result ncclCommAbort(cu_nccl_comm comm)
         for (uint64_t id : found->streams)
             if (host_stream *stream = host.streams.find(id))
                 stream->stuck = false;
-        leave(found);
+        found->clique->box.leave(found->rank);
         comms.remove(comm);
         return CU_NCCL_SUCCESS;
     });

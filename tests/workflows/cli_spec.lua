@@ -82,7 +82,8 @@ describe("the command line", function()
 
   it("says_which_devices_are_one_card", function()
     local function card(id, uuid, unavailable)
-      return { id = id, uuid = uuid, unavailable = unavailable, memory = 0, units = 0, hardware_gpu = true }
+      return { id = id, backend = "vulkan", uuid = uuid, unavailable = unavailable, memory = 0, units = 0,
+        hardware_gpu = true }
     end
     local list = { card("cuda:0", "a"), card("cuda:1", "b", "too old"), card("vulkan:0", "b"), card("vulkan:1", "a"),
       card("vulkan:2", "c"), card("cpu") }
