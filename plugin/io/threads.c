@@ -81,11 +81,13 @@ static void work_slices(void *user)
 
 bool lf_threads_share(size_t count, size_t slice, lf_slice_fn *work, void *user, lf_error *err)
 {
-    const size_t parts = count / slice, most = parts > 1 ? lf_threads_count() : 1,
-                 threads = parts < most ? parts : most;
+    const size_t parts = count / slice;
+    const unsigned threads = parts > 1 ? lf_threads_count() : 1;
+    if (threads == 1)
+        return work(user, 0, count, err);
     slices s = { .count = count, .slice = slice, .work = work, .user = user, .failed = SIZE_MAX };
     pthread_mutex_init(&s.lock, NULL);
-    lf_threads_run(work_slices, &s, threads ? (unsigned)threads - 1 : 0);
+    lf_threads_run(work_slices, &s, (parts < threads ? (unsigned)parts : threads) - 1);
     pthread_mutex_destroy(&s.lock);
     if (s.failed < SIZE_MAX && err)
         *err = s.error;
