@@ -62,6 +62,36 @@ static void a_window_gives_the_bits_of_resident_data(void **state)
     }
 }
 
+static void set_threads(const char *threads)
+{
+    if (threads)
+        setenv("LAVAFLOW_THREADS", threads, 1);
+    else
+        unsetenv("LAVAFLOW_THREADS");
+}
+
+// With one thread a core is left for the reader on machines of several; with all, those that train read between.
+static void a_window_is_read_beside_the_training_or_between_with_the_same_bits(void **state)
+{
+    (void)state;
+    char *found = getenv("LAVAFLOW_THREADS") ? strdup(getenv("LAVAFLOW_THREADS")) : NULL;
+    const char *const paths[] = { data_path, weighted_path, values_path };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        trial *resident = run_well(begin(paths[i]));
+        for (int beside = 0; beside < 2; beside++) {
+            trial *window = begin(paths[i]);
+            set_threads(beside ? "1" : NULL);
+            window->params.window = 32768;
+            run_well(window);
+            set_threads(found);
+            assert_same(resident, window);
+            end(window);
+        }
+        end(resident);
+    }
+    free(found);
+}
+
 static void a_stopped_training_goes_on_to_the_same_bits(void **state)
 {
     (void)state;
@@ -220,6 +250,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(values_are_learnt_too),
         cmocka_unit_test(two_runs_give_equal_bits),
         cmocka_unit_test(a_window_gives_the_bits_of_resident_data),
+        cmocka_unit_test(a_window_is_read_beside_the_training_or_between_with_the_same_bits),
         cmocka_unit_test(a_stopped_training_goes_on_to_the_same_bits),
         cmocka_unit_test(a_checkpoint_of_another_training_is_refused),
         cmocka_unit_test(max_steps_and_events_end_a_training),
