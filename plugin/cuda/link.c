@@ -199,7 +199,8 @@ lf_link *cu_link_create(lf_device *const devs[], unsigned count, const lf_link_g
     for (unsigned i = 0; i < count; i++)
         link->own[i].dev = (cu_device *)devs[i];
     if (open_stations(link, err)) {
-        lf_log(LF_LOG_DEBUG, "%u devices exchange through NCCL", link->count);
+        if (!link->group.first) // of several processes one tells it
+            lf_log(LF_LOG_DEBUG, "%u devices exchange through NCCL", link->count);
         return &link->base;
     }
     give_up(link);
@@ -302,8 +303,8 @@ static bool all_reduce(void *user)
     bool ok = true;
     for (unsigned i = 0; ok && i < j->link->own_count; i++) {
         const station *s = &j->link->own[i];
-        ok = cu_nccl_succeeds(cu_nccl.AllReduce((const void *)s->part, (void *)s->part, j->n, CU_NCCL_FLOAT, CU_NCCL_SUM,
-                                                s->comm, s->stream),
+        ok = cu_nccl_succeeds(cu_nccl.AllReduce((const void *)s->part, (void *)s->part, j->n, CU_NCCL_FLOAT,
+                                                CU_NCCL_SUM, s->comm, s->stream),
                               "ncclAllReduce", j->err);
     }
     return ok;

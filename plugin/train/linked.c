@@ -151,9 +151,11 @@ bool lf_linked_has(const lf_linked *l, size_t sum)
 
 // ---- adding up
 
-static void warn(const lf_error *err)
+// What all processes know, one tells.
+static void warn(const lf_linked *l, const lf_error *err)
 {
-    lf_log(LF_LOG_WARN, "devices exchange through the host from here on: %s", err->text);
+    if (l->process == 0)
+        lf_log(LF_LOG_WARN, "devices exchange through the host from here on: %s", err->text);
 }
 
 static bool add(const lf_linked *l, size_t sum, bool fast, lf_error *err)
@@ -168,7 +170,7 @@ static lf_linked_outcome add_alone(lf_linked *l, size_t sum, bool fast, lf_error
         return LF_LINKED_NOT;
     if (add(l, sum, fast, err))
         return LF_LINKED_DONE;
-    warn(err);
+    warn(l, err);
     l->failed = l->device_count;
     return LF_LINKED_FAILED;
 }
@@ -193,7 +195,7 @@ static lf_linked_outcome add_joined(lf_linked *l, size_t sum, bool fast, lf_erro
             return LF_LINKED_DONE;
         l->failed = l->all;
         lf_ranks_agree(well, err); // all say why
-        warn(err);
+        warn(l, err);
     }
     l->joined = false;
     return has ? LF_LINKED_FAILED : LF_LINKED_NOT;

@@ -158,7 +158,8 @@ static bool conclude(meeting *m, lf_error *err)
         if (can_link(m, &why) && !link_all(m, &linked, &why, err))
             return false;
         if (!linked) {
-            lf_log(LF_LOG_DEBUG, "devices exchange through the host: %s", why.text);
+            if (l->process == 0)
+                lf_log(LF_LOG_DEBUG, "devices exchange through the host: %s", why.text);
             l->failed = m->devices;
         }
     }

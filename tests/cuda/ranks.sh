@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 export TMPDIR="$folder"
 one=$("$program" cuda:0 1 2>"$folder/log" | grep '^[0-9a-f]* [0-9.]*$') || { cat "$folder/log"; exit 1; }
 # What it is: two words.
-timeout -s KILL 120 mpirun -n "$ranks" "$program" cuda:0 "$devices" $one 2>&1
+timeout -s KILL 240 mpirun -n "$ranks" "$program" cuda:0 "$devices" $one 2>&1
 status=$?
 left=$(find "$folder" -name 'lavaflow-nccl-*')
 [ -z "$left" ] || { echo "left behind: $left"; exit 1; }
