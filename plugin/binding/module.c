@@ -81,7 +81,7 @@ static int find_devices(lua_State *L)
     return 1;
 }
 
-// core.bandwidth(specs, sizes) → array of { read, sum, write, linked }, seconds for each size in bytes; see bandwidth.h.
+// core.bandwidth(specs, sizes) → array of { read, sum, write, linked }, seconds for each size; see bandwidth.h.
 static int bandwidth(lua_State *L)
 {
     enum { SIZES = 16 };
