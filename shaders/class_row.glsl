@@ -1,5 +1,5 @@
 // A row of logits against its label, for includers that declare before: `outputs`, `label_smoothing`, lanes.glsl, and where
-// the numbers stand: lf_logit(row outputs + class) and lf_label(row).
+// the numbers stand: lf_logit(row, number of the class) and lf_label(row).
 struct lf_class_row {
     uint truth;     // the label
     float of_truth; // its logit
@@ -14,12 +14,12 @@ struct lf_class_row {
 lf_class_row lf_class_row_at(uint row)
 {
     const float NONE = -3.402823466e38; // below every logit
-    uint from = row * outputs, lane = lf_lane(), truth = min(lf_label(row), outputs - 1), first = lane;
-    float of_truth = lf_logit(from + truth);
+    uint lane = lf_lane(), truth = min(lf_label(row), outputs - 1), first = lane;
+    float of_truth = lf_logit(row, truth);
 
     float largest = NONE, beaten = 0, mean = 0;
     for (uint i = lane; i < outputs; i += LANES) {
-        float logit = lf_logit(from + i);
+        float logit = lf_logit(row, i);
         bool above = logit > largest; // false if it is NaN
         first = above ? i : first;
         largest = above ? logit : largest;
@@ -35,7 +35,7 @@ lf_class_row lf_class_row_at(uint row)
     beaten = lf_reduce_lanes(false, beaten);
     float sum = 0;
     for (uint i = lane; i < outputs; i += LANES)
-        sum += exp(lf_logit(from + i) - largest);
+        sum += exp(lf_logit(row, i) - largest);
     sum = lf_reduce_lanes(false, sum);
     if (label_smoothing > 0)
         mean = lf_reduce_lanes(false, mean) / outputs;

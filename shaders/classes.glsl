@@ -3,9 +3,9 @@ LF_READ(0, z)
 LF_READ_WORDS(1, label)
 #include "loss.glsl"
 
-float lf_logit(uint at)
+float lf_logit(uint row, uint number)
 {
-    return LF_LOAD(z, at);
+    return LF_LOAD(z, row * outputs + number);
 }
 
 uint lf_label(uint row)

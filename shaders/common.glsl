@@ -32,11 +32,22 @@
     layout(binding = slot, std430) buffer name##_block4 { vec4 name##_view4[]; };
 #endif
 
-#define LF_WRITE(slot, name)                                                                \
+#define LF_WRITE_AS(slot, name, quad)                                                       \
     layout(binding = slot, std430) writeonly buffer name##_write { float name##_out[]; };   \
-    layout(binding = slot, std430) writeonly buffer name##_write4 { vec4 name##_out4[]; };
+    layout(binding = slot, std430) writeonly buffer name##_write4 { quad name##_out4[]; };
 #define LF_STORE(name, at, value)  name##_out[at] = value
+#ifdef LF_TEXEL // lavapipe stores lane by lane in a loop, word by word: half as many words of twice the size
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+u64vec2 lf_pairs(vec4 value)
+{
+    return u64vec2(packUint2x32(floatBitsToUint(value.xy)), packUint2x32(floatBitsToUint(value.zw)));
+}
+#define LF_WRITE(slot, name)       LF_WRITE_AS(slot, name, u64vec2)
+#define LF_STORE4(name, at, value) name##_out4[at] = lf_pairs(value)
+#else
+#define LF_WRITE(slot, name)       LF_WRITE_AS(slot, name, vec4)
 #define LF_STORE4(name, at, value) name##_out4[at] = value
+#endif
 
 // For operands declared by LF_UPDATE.
 #ifdef LF_TEXEL

@@ -17,8 +17,11 @@ LF_UPDATE(8, bias_v)
 void store_column_sum(uint column, vec4 sum);
 #define LF_COLUMN_SUMS
 #define LF_PRODUCT LF_LEFT_TURNED
-#define LF_PRODUCT_RATES float clip_value, kernel_decay, bias_decay, momentum, beta1, beta2, rest1, rest2, eps;
+#define LF_PRODUCT_RATES float rates[9];
 #include "product.glsl"
+// Read once: a processor reads push constants anew at every use.
+float clip_value = rates[0], kernel_decay = rates[1], bias_decay = rates[2], momentum = rates[3], beta1 = rates[4],
+      beta2 = rates[5], rest1 = rates[6], rest2 = rates[7], eps = rates[8];
 #include "schedule.glsl"
 layout(constant_id = 8) const uint RULE = LF_RULE_SGD;
 layout(constant_id = 9) const bool LIMITED = false;

@@ -79,9 +79,9 @@ uint at_dz = at_logits + class_quads;           // (batch outputs)
 uint at_area = at_dz + class_quads;             // (max(threads, items)): sums that invocations exchange
 #define LF_WORD(at, i) memory[(at) + (i) / 4][(i) % 4]
 
-float lf_logit(uint at)
+float lf_logit(uint row, uint number)
 {
-    return LF_WORD(at_logits, at);
+    return LF_WORD(at_logits, row * outputs + number);
 }
 
 uint lf_label(uint row)
@@ -232,7 +232,7 @@ void find_dz(uint position, lf_schedule_row now)
             lf_store_metrics(position, row, counts, lf_cross_entropy(c), 1, vec3(float(c.truth), c.given, c.rank));
         for (uint i = thread % LANES; counts && i < outputs; i += LANES)
             LF_WORD(at_dz, row * outputs + i) =
-                lf_cross_entropy_slope(c, i, lf_logit(row * outputs + i)) * now.inv_weight;
+                lf_cross_entropy_slope(c, i, lf_logit(row, i)) * now.inv_weight;
     }
     barrier();
 }

@@ -166,6 +166,7 @@ static void tile(cpu_call *call, const cpu_kernels *kernels)
         call->tile_rows = 1;
         call->tile_cols = call->cols;
         break;
+    case LF_OP_LINEAR_LOSS: // not asked for
     case LF_OP_COUNT:
         break;
     }
@@ -252,7 +253,7 @@ static void cut_stages(cpu_exec *exec, const lf_program *prog)
 lf_exec *cpu_exec_create(lf_device *dev, const lf_program *prog, const lf_bindings *regions, lf_error *err)
 {
     const cpu_kernels *kernels = prog->real == LF_F64 ? &cpu_kernels_f64 : ((cpu_device *)dev)->f32;
-    lf_program *fused = lf_program_fuse(prog, err);
+    lf_program *fused = lf_program_fuse(prog, 0, err);
     if (!fused)
         return NULL;
     prog = fused;

@@ -21,6 +21,7 @@ static const char *const names[] = {
     [LF_OP_LINEAR_DX] = "lf_linear_dx",
     [LF_OP_LINEAR_DW] = "lf_linear_dw",
     [LF_OP_LINEAR_UPDATE] = "", // programs are not fused here
+    [LF_OP_LINEAR_LOSS] = "",
     [LF_OP_SGD] = "lf_sgd",
     [LF_OP_ADAM] = "lf_adam",
     [LF_OP_RMSPROP] = "lf_rmsprop",
@@ -202,6 +203,7 @@ static void cut_op(cut *c, const lf_op *op)
         cut_sweep(c, divide_up((uint64_t)op->rows * op->outputs, 4));
         break;
     case LF_OP_LINEAR_UPDATE:
+    case LF_OP_LINEAR_LOSS:
     case LF_OP_COUNT:
         break;
     }

@@ -1,16 +1,19 @@
 // The optimizer moves into the products that make its gradients: a linear_dw, and the part of an optimizer's sweep that
 // is its kernel's and its bias's, become one linear_update in the sweep's place. It saves writing the gradients and
-// reading them back. Every other operation stays, and so does its order.
+// reading them back. The last layer, its loss and its linear_dx become one linear_loss in the loss's place, which needs
+// a third of the dispatches. Every other operation stays, and so does its order.
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi.h"
 #include "program/builder.h"
 #include "program/hazards.h"
 
 typedef struct fusion {
     const lf_program *from;
-    lf_builder b;      // of the new program
-    size_t *sweeps[2]; // [op_count] each: of a linear_dw the sweeps of its kernel and its bias; op_count: none
+    lf_builder b;          // of the new program
+    size_t *sweeps[2];     // [op_count] each: of a linear_dw the sweeps of its kernel and its bias; op_count: none
+    size_t last, loss, dx; // what becomes a linear_loss; op_count: none
 } fusion;
 
 static bool is_elementwise(lf_op_kind kind)
@@ -61,6 +64,59 @@ static void find_sweeps(fusion *f)
     }
 }
 
+// Whether an operation among `from` … to - 1 but `but` reads or writes what an operand of `op` does.
+static bool is_touched(const lf_program *p, size_t from, size_t to, size_t but, const lf_op *op, unsigned operand)
+{
+    const lf_tensor *tensor = lf_op_tensor(p, op, operand);
+    for (size_t i = from; i < to; i++)
+        for (unsigned k = 0; k < LF_OPERAND_MAX; k++) {
+            const lf_tensor *other = lf_op_tensor(p, &p->ops[i], k);
+            if (i != but && &p->ops[i] != op && other && lf_tensors_overlap(other, tensor))
+                return true;
+        }
+    return false;
+}
+
+static size_t find_op(const lf_program *p, lf_op_kind kind, size_t from)
+{
+    while (from < p->op_count && p->ops[from].kind != kind)
+        from++;
+    return from;
+}
+
+// The gradient to x comes at once where nothing between the loss and it has to do with it.
+static size_t find_dx(const lf_program *p, size_t loss, const lf_op *last)
+{
+    const lf_tensor_id dz = p->ops[loss].operands[LF_LOSS_DZ];
+    size_t dx = find_op(p, LF_OP_LINEAR_DX, loss);
+    while (dx < p->op_count && (p->ops[dx].operands[LF_LINEAR_DX_DY] != dz ||
+                                p->ops[dx].operands[LF_LINEAR_DX_KERNEL] != last->operands[LF_LINEAR_KERNEL]))
+        dx = find_op(p, LF_OP_LINEAR_DX, dx + 1);
+    if (dx == p->op_count || is_touched(p, 0, dx, p->op_count, &p->ops[dx], LF_LINEAR_DX_DX))
+        return p->op_count;
+    for (size_t i = loss + 1; i < dx; i++) // they only read what linear_loss reads, or have nothing to do with it
+        if (p->ops[i].kind != LF_OP_LINEAR_DW)
+            return p->op_count;
+    return dx;
+}
+
+static void find_last(fusion *f, uint32_t classes)
+{
+    const lf_program *p = f->from;
+    f->last = f->loss = f->dx = p->op_count;
+    size_t at = find_op(p, LF_OP_CROSS_ENTROPY, 0);
+    if (!at || at == p->op_count)
+        return;
+    const lf_op *loss = &p->ops[at], *last = loss - 1;
+    if (last->kind != LF_OP_LINEAR || last->activation != LF_ACT_NONE || last->outputs > classes ||
+        last->operands[LF_LINEAR_Y] != loss->operands[LF_LOSS_Z] || loss->operands[LF_LOSS_DZ] == LF_NO_TENSOR ||
+        loss->operands[LF_LOSS_WEIGHTS] != LF_NO_TENSOR || is_touched(p, 0, p->op_count, at, last, LF_LINEAR_Y))
+        return;
+    f->loss = at;
+    f->last = at - 1;
+    f->dx = find_dx(p, at, last);
+}
+
 static lf_op *copy_op(fusion *f, const lf_op *op)
 {
     lf_op *copy = lf_builder_op(&f->b, op->kind, op->phase, op->inputs, op->outputs);
@@ -107,6 +163,29 @@ static void add_update(fusion *f, size_t dw)
     op->inputs = product->inputs;
     op->outputs = product->outputs;
     op->bias_decay = bias->weight_decay;
+    memcpy(op->operands, operands, sizeof operands);
+}
+
+static void add_loss(fusion *f)
+{
+    const lf_program *p = f->from;
+    const lf_op *last = &p->ops[f->last], *loss = &p->ops[f->loss], *dx = f->dx < p->op_count ? &p->ops[f->dx] : NULL;
+    const lf_tensor_id operands[] = {
+        [LF_LINEAR_LOSS_X] = last->operands[LF_LINEAR_X],
+        [LF_LINEAR_LOSS_LABEL] = loss->operands[LF_LOSS_TARGET],
+        [LF_LINEAR_LOSS_SCHEDULE] = loss->operands[LF_LOSS_SCHEDULE],
+        [LF_LINEAR_LOSS_METRICS] = loss->operands[LF_LOSS_METRICS],
+        [LF_LINEAR_LOSS_DZ] = loss->operands[LF_LOSS_DZ],
+        [LF_LINEAR_LOSS_KERNEL] = last->operands[LF_LINEAR_KERNEL],
+        [LF_LINEAR_LOSS_BIAS] = last->operands[LF_LINEAR_BIAS],
+        [LF_LINEAR_LOSS_SAVED] = dx ? dx->operands[LF_LINEAR_DX_SAVED] : LF_NO_TENSOR,
+        [LF_LINEAR_LOSS_DX] = dx ? dx->operands[LF_LINEAR_DX_DX] : LF_NO_TENSOR,
+    };
+    lf_op *op = copy_op(f, loss); // with its options, phase and segment
+    op->kind = LF_OP_LINEAR_LOSS;
+    op->inputs = last->inputs;
+    op->activation = dx ? dx->activation : LF_ACT_NONE;
+    op->alpha = dx ? dx->alpha : 0;
     memcpy(op->operands, operands, sizeof operands);
 }
 
@@ -170,13 +249,17 @@ static void rewrite(fusion *f)
     for (size_t i = 0; i < p->op_count; i++) {
         if (f->sweeps[0][i] < p->op_count)
             continue; // comes with its sweep
+        if (i == f->last || i == f->dx)
+            continue; // come with the loss
         bool fused = false;
         for (size_t dw = 0; dw < p->op_count; dw++) {
             if (f->sweeps[0][dw] == i)
                 add_update(f, dw);
             fused = fused || f->sweeps[0][dw] == i || f->sweeps[1][dw] == i;
         }
-        if (fused)
+        if (i == f->loss)
+            add_loss(f);
+        else if (fused)
             add_rest(f, &p->ops[i]);
         else
             copy_op(f, &p->ops[i]);
@@ -200,7 +283,7 @@ static bool copy_program(fusion *f)
     return to->tensors != NULL;
 }
 
-lf_program *lf_program_fuse(const lf_program *program, lf_error *err)
+lf_program *lf_program_fuse(const lf_program *program, uint32_t classes, lf_error *err)
 {
     lf_program *fused = calloc(1, sizeof *fused);
     fusion f = { .from = program, .b = { .program = fused, .params = &program->params } };
@@ -209,6 +292,7 @@ lf_program *lf_program_fuse(const lf_program *program, lf_error *err)
     bool ok = fused && f.sweeps[0] && f.sweeps[1] && copy_program(&f);
     if (ok) {
         find_sweeps(&f);
+        find_last(&f, program->params.fuses && !program->exchange_count ? classes : 0);
         if (!program->params.fuses || program->exchange_count)
             for (size_t i = 0; i < program->op_count; i++)
                 f.sweeps[0][i] = f.sweeps[1][i] = program->op_count;

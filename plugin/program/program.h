@@ -74,6 +74,8 @@ typedef enum lf_op_kind {
     LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
     LF_OP_LINEAR_UPDATE, // the same, and at once what `optimizer` does with them; gradients are kept nowhere. fuse.c
+    LF_OP_LINEAR_LOSS, // the last layer at once: z = x·kernel + bias, cross_entropy of z, without weights, and linear_dx;
+                       // z is kept nowhere. fuse.c
     // Optimizers, see names.c's table for operands; g = clamp(scale · grads, ±clip_value), scale 1 without operand, no
     // clamp where clip_value is 0. They do nothing at a step whose schedule row has updates 0.
     LF_OP_SGD,
@@ -142,6 +144,17 @@ enum {
     LF_LINEAR_UPDATE_BIAS,
     LF_LINEAR_UPDATE_BIAS_M,
     LF_LINEAR_UPDATE_BIAS_V,
+};
+enum { // where losses have them: label, schedule, metrics, dz; `saved` and `dx` as linear_dx has them
+    LF_LINEAR_LOSS_X,
+    LF_LINEAR_LOSS_LABEL,
+    LF_LINEAR_LOSS_SCHEDULE,
+    LF_LINEAR_LOSS_METRICS,
+    LF_LINEAR_LOSS_DZ,
+    LF_LINEAR_LOSS_KERNEL,
+    LF_LINEAR_LOSS_BIAS,
+    LF_LINEAR_LOSS_SAVED,
+    LF_LINEAR_LOSS_DX,
 };
 enum { // the optimizers; views of one range of the blocks; `scale` is one number
     LF_UPDATE_SCHEDULE,
@@ -298,7 +311,7 @@ typedef struct lf_compile_params {
     } distill;                           // the teachers' outputs stand beside the targets
     lf_loss loss;                        // LF_LOSS_NONE: forward only (predict)
     lf_loss_options loss_options;
-    bool fuses;             // steps run whole, and nobody else reads gradients or batch: a backend may do without them
+    bool fuses;             // steps run whole, and nobody else reads gradients, batch or output: a backend may do without
     bool tf32;              // large products may round their operands to 11 bits, where a device gains by it
     bool weighted;          // rows have weights
     bool accumulates;       // several batches share an update: see `begins` and `updates` of the schedule
@@ -358,11 +371,12 @@ typedef struct lf_program {
 lf_program *lf_program_compile(const lf_compile_params *params, lf_error *err);
 void lf_program_destroy(lf_program *program);
 
-// The same program over the same regions with the optimizer inside the products that make its gradients
-// (linear_update), where `fuses` allows it and nothing else reads them; a plain copy where there is nothing to fuse.
-// Equal bits, as far as a backend computes both alike. For who runs it: segments keep their numbers, but exchanges are
-// not copied. Borrows what `program` does. NULL: out of memory.
-lf_program *lf_program_fuse(const lf_program *program, lf_error *err);
+// The same program over the same regions, where `fuses` allows it, with the optimizer inside the products that make its
+// gradients (linear_update), where nothing else reads them, and with the last layer and its loss as one operation
+// (linear_loss), where it has at most `classes` outputs (0: never); a plain copy where there is nothing to fuse. Equal
+// bits, as far as a backend computes both alike. For who runs it: segments keep their numbers, but exchanges are not
+// copied. Borrows what `program` does. NULL: out of memory.
+lf_program *lf_program_fuse(const lf_program *program, uint32_t classes, lf_error *err);
 
 // Whether a batch of so many rows can be cut into so many shards.
 bool lf_shards_check(uint32_t shards, uint32_t batch, lf_error *err);

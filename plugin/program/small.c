@@ -22,7 +22,6 @@ static const lf_op **place_for(parts *found, lf_op_kind kind)
     case LF_OP_LINEAR_DX:
         return &found->dx;
     case LF_OP_LINEAR_DW:
-    case LF_OP_LINEAR_UPDATE:
         return &found->gradient[found->gradient[0] != NULL]; // of the last layer, then of the first
     default:
         return NULL;
@@ -54,14 +53,10 @@ static bool joins(const lf_op *a, unsigned i, const lf_op *b, unsigned j)
     return a->operands[i] == b->operands[j];
 }
 
-// x and dy stand at the same places in linear_update.
 static bool is_gradient_of(const lf_op *gradient, const lf_op *linear, const lf_op *from, unsigned dy)
 {
     return joins(gradient, LF_LINEAR_DW_X, linear, LF_LINEAR_X) && joins(gradient, LF_LINEAR_DW_DY, from, dy);
 }
-
-_Static_assert((int)LF_LINEAR_DW_X == (int)LF_LINEAR_UPDATE_X && (int)LF_LINEAR_DW_DY == (int)LF_LINEAR_UPDATE_DY,
-               "is_gradient_of serves both");
 
 static bool is_two_layers(const parts *f)
 {
@@ -84,33 +79,17 @@ static bool is_two_layers(const parts *f)
 // An update that takes gradients as they are.
 static bool is_plain_update(const lf_program *p, const lf_op *op, lf_op_kind optimizer)
 {
-    if (op->clip_value != 0)
-        return false;
-    if (op->kind == LF_OP_LINEAR_UPDATE)
-        return op->optimizer == optimizer;
     const lf_tensor *grads = lf_op_tensor(p, op, LF_UPDATE_GRADS), *params = lf_op_tensor(p, op, LF_UPDATE_PARAMS);
-    return op->kind == optimizer && grads->region == LF_REGION_GRADS && grads->offset == params->offset &&
-           op->operands[LF_UPDATE_SCALE] == LF_NO_TENSOR;
+    return op->kind == optimizer && op->clip_value == 0 && grads->region == LF_REGION_GRADS &&
+           grads->offset == params->offset && op->operands[LF_UPDATE_SCALE] == LF_NO_TENSOR;
 }
 
-static bool updates(const lf_program *p, const lf_op *op, unsigned operand, const lf_tensor *param)
-{
-    const lf_tensor *range = lf_op_tensor(p, op, operand);
-    return range && lf_tensors_overlap(range, param);
-}
-
-// The operation that updates a tensor of parameters, and its decay; NULL: none.
-static const lf_op *update_of(const lf_program *p, const lf_tensor *param, float *decay)
+// The operation that updates a tensor of parameters; NULL: none.
+static const lf_op *update_of(const lf_program *p, const lf_tensor *param)
 {
     for (size_t i = 0; param && i < p->op_count; i++) {
         const lf_op *op = &p->ops[i];
-        bool product = op->kind == LF_OP_LINEAR_UPDATE;
-        *decay = op->weight_decay;
-        if (product ? updates(p, op, LF_LINEAR_UPDATE_KERNEL, param)
-                    : is_sweep(op) && updates(p, op, LF_UPDATE_PARAMS, param))
-            return op;
-        *decay = op->bias_decay;
-        if (product && updates(p, op, LF_LINEAR_UPDATE_BIAS, param))
+        if (is_sweep(op) && lf_tensors_overlap(lf_op_tensor(p, op, LF_UPDATE_PARAMS), param))
             return op;
     }
     return NULL;
@@ -119,21 +98,20 @@ static const lf_op *update_of(const lf_program *p, const lf_tensor *param, float
 static bool find_updates(const lf_program *p, lf_small *small)
 {
     for (unsigned i = 0; i < 2; i++) {
-        float kernel, bias;
-        const lf_op *of_kernel = update_of(p, lf_op_tensor(p, small->linear[i], LF_LINEAR_KERNEL), &kernel),
-                    *of_bias = update_of(p, lf_op_tensor(p, small->linear[i], LF_LINEAR_BIAS), &bias);
-        if (!of_kernel || !of_bias || (i && (kernel != small->kernel_decay || bias != small->bias_decay)))
+        const lf_op *of_kernel = update_of(p, lf_op_tensor(p, small->linear[i], LF_LINEAR_KERNEL)),
+                    *of_bias = update_of(p, lf_op_tensor(p, small->linear[i], LF_LINEAR_BIAS));
+        if (!of_kernel || !of_bias ||
+            (i && (of_kernel->weight_decay != small->kernel_decay || of_bias->weight_decay != small->bias_decay)))
             return false;
         small->update = of_kernel;
-        small->kernel_decay = kernel;
-        small->bias_decay = bias;
+        small->kernel_decay = of_kernel->weight_decay;
+        small->bias_decay = of_bias->weight_decay;
     }
-    small->optimizer = small->update->kind == LF_OP_LINEAR_UPDATE ? small->update->optimizer : small->update->kind;
+    small->optimizer = small->update->kind;
     for (size_t i = 0; i < p->op_count; i++)
-        if ((is_sweep(&p->ops[i]) || p->ops[i].kind == LF_OP_LINEAR_UPDATE) &&
-            !is_plain_update(p, &p->ops[i], small->optimizer))
+        if (is_sweep(&p->ops[i]) && !is_plain_update(p, &p->ops[i], small->optimizer))
             return false;
-    return small->optimizer == LF_OP_SGD || small->optimizer == LF_OP_ADAM;
+    return true;
 }
 
 bool lf_small_find(const lf_program *p, lf_small *small)

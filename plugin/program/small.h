@@ -15,8 +15,7 @@ typedef struct lf_small {
     float kernel_decay, bias_decay;
 } lf_small;
 
-// Whether the program is one, be its optimizer a sweep or inside its products (lf_program_fuse). LAVAFLOW_FUSE=0: none
-// is.
+// Whether the program is one, before lf_program_fuse. LAVAFLOW_FUSE=0: none is.
 bool lf_small_find(const lf_program *program, lf_small *small);
 
 // Where a tensor of parameters stands in the blocks of parameters and moments, in floats.

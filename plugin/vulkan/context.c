@@ -79,7 +79,7 @@ static bool describe(VkPhysicalDevice physical, uint32_t index, lf_device_info *
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && memory.memoryHeaps[i].size > info->memory)
             info->memory = memory.memoryHeaps[i].size;
     vk_tiles tiles;
-    vk_tiles_choose(&tiles, info->hardware_gpu, &p->limits, &ids);
+    vk_tiles_choose(&tiles, physical, info->hardware_gpu, &p->limits, &ids);
     info->max_tensor = vk_max_operand(&p->limits, &tiles);
 
     if (version < VK_API_VERSION_1_2)
@@ -127,29 +127,38 @@ static size_t list(lf_device_info *infos, size_t capacity)
     return count;
 }
 
-void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimits *limits,
+void vk_tiles_choose(vk_tiles *tiles, VkPhysicalDevice physical, bool hardware, const VkPhysicalDeviceLimits *limits,
                      const VkPhysicalDeviceVulkan11Properties *subgroups)
 {
     const char *asked = getenv("LAVAFLOW_TILES"); // for tests and tuning; vk_trials_init reads the rest of it
     if (asked && (!strncmp(asked, "cpu", 3) || !strncmp(asked, "gpu", 3)))
         hardware = asked[0] == 'g';
     if (hardware) {
-        *tiles = (vk_tiles){
-            .lanes = 8, .bands = 8, .rows = 4, .sweep_lanes = 128, .sweep_items = 1, .gather_lanes = 64, .row_lanes = 32
-        };
+        *tiles = (vk_tiles){ .lanes = 8,
+                             .bands = 8,
+                             .rows = 4,
+                             .sweep_lanes = 128,
+                             .sweep_items = 1,
+                             .gather_lanes = 64,
+                             .gather_rows = 1,
+                             .row_lanes = 32 };
         return;
     }
     // A processor that runs one subgroup a workgroup in vector registers: lavapipe.
     uint32_t lanes = subgroups->subgroupSize;
+    VkPhysicalDeviceFeatures features;
+    vkGetPhysicalDeviceFeatures(physical, &features);
     bool shuffles = subgroups->subgroupSupportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT &&
                     subgroups->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT && lanes >= 4;
-    *tiles = (vk_tiles){ .texel = shuffles && limits->maxPerStageDescriptorStorageImages >= LF_OPERAND_MAX,
+    *tiles = (vk_tiles){ .texel = shuffles && features.shaderInt64 &&
+                                  limits->maxPerStageDescriptorStorageImages >= LF_OPERAND_MAX,
                          .lanes = lanes,
                          .bands = 1,
                          .rows = 8,
                          .sweep_lanes = 128,
                          .sweep_items = 8,
                          .gather_lanes = lanes,
+                         .gather_rows = lanes < 8 ? lanes : 8,
                          .row_lanes = 1 };
 }
 
@@ -168,10 +177,12 @@ static bool open_queue(vk_device *dev, lf_error *err)
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .timelineSemaphore = VK_TRUE
     };
+    VkPhysicalDeviceFeatures features = { .shaderInt64 = dev->tiles.texel }; // shaders/common.glsl
     VkDeviceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                 .pNext = &timeline,
                                 .queueCreateInfoCount = 1,
-                                .pQueueCreateInfos = &queue };
+                                .pQueueCreateInfos = &queue,
+                                .pEnabledFeatures = &features };
     VkResult result = vkCreateDevice(dev->physical, &info, NULL, &dev->device);
     if (result != VK_SUCCESS)
         return vk_error(err, result, "%s: cannot open the device", dev->properties.deviceName);
@@ -201,7 +212,7 @@ static void read_properties(vk_device *dev)
     dev->properties = all.properties;
     dev->max_allocation = ids.maxMemoryAllocationSize;
     dev->family = find_family(dev->physical);
-    vk_tiles_choose(&dev->tiles, dev->base.info.hardware_gpu, &all.properties.limits, &ids);
+    vk_tiles_choose(&dev->tiles, dev->physical, dev->base.info.hardware_gpu, &all.properties.limits, &ids);
 
     char device[37], driver[37];
     format_uuid(device, ids.deviceUUID);

@@ -254,12 +254,12 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
                      dev->properties.deviceName, lf_dtype_name(prog->real));
         goto error;
     }
-    exec->program = lf_program_fuse(prog, err);
+    if (!vk_small_create(dev, prog, exec->regions, &exec->small, err))
+        goto error;
+    exec->program = lf_program_fuse(prog, VK_CLASSES_MAX, err);
     if (!exec->program)
         goto error;
     prog = exec->program;
-    if (!vk_small_create(dev, prog, exec->regions, &exec->small, err))
-        goto error;
     if (!exec->small)
         vk_trials_run(dev, prog);
     for (size_t i = 0; i < prog->op_count; i++) {

@@ -39,6 +39,7 @@ bool vk_validation_check(lf_error *err);
 #define KERNEL_SMALL_OPERANDS 10
 #define SPEC_MAX              16 // specialization constants of a kernel
 #define PUSH_MAX              21 // words of push constants; the first is the step within the submission
+#define VK_CLASSES_MAX        32 // outputs of a last layer that is one dispatch with its loss
 #define BINDING_MAX           (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {
@@ -59,8 +60,8 @@ typedef struct vk_tiles {
     uint32_t lanes, bands; // workgroup of work on columns; bands a power of two, 1 on a processor
     uint32_t rows;         // that an invocation owns in elementwise work on columns
     uint32_t sweep_lanes, sweep_items;
-    uint32_t gather_lanes; // invocations on a row of the batch
-    uint32_t row_lanes;    // on a row of a loss or of a layer_norm; a power of two
+    uint32_t gather_lanes, gather_rows; // of a workgroup
+    uint32_t row_lanes;                 // on a row of a loss or of a layer_norm; a power of two
 } vk_tiles;
 
 // How a product is cut: its workgroup, and what an invocation owns of the result (shaders/product.glsl); rows a
@@ -119,7 +120,7 @@ typedef struct vk_buffer {
     uint64_t last_use;     // submission that last touched it
 } vk_buffer;
 
-void vk_tiles_choose(vk_tiles *tiles, bool hardware, const VkPhysicalDeviceLimits *limits,
+void vk_tiles_choose(vk_tiles *tiles, VkPhysicalDevice physical, bool hardware, const VkPhysicalDeviceLimits *limits,
                      const VkPhysicalDeviceVulkan11Properties *subgroups);
 bool vk_tiles_is_processor(const vk_tiles *tiles);
 // Bytes that one operand may span, a multiple of 256.

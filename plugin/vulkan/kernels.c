@@ -31,6 +31,7 @@ static const spirv codes[][2] = {
     [LF_OP_LINEAR_DX] = BOTH(linear_dx),
     [LF_OP_LINEAR_DW] = BOTH(linear_dw),
     [LF_OP_LINEAR_UPDATE] = BOTH(linear_update),
+    [LF_OP_LINEAR_LOSS] = BOTH(linear_loss),
     [LF_OP_SGD] = BOTH(sgd),
     [LF_OP_ADAM] = BOTH(adam),
     [LF_OP_RMSPROP] = BOTH(rmsprop),

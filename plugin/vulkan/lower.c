@@ -86,12 +86,13 @@ static void lower_gather(const vk_device *dev, const lf_program *prog, const lf_
     use(call, prog, op, LF_GATHER_SCHEDULE, VIEW_WORD4);
     use(call, prog, op, LF_GATHER_X, VIEW_FLOAT);
     use(call, prog, op, LF_GATHER_Y, VIEW_FLOAT);
+    const uint32_t rows = dev->tiles.gather_rows;
     const uint32_t spec[] = { dev->tiles.gather_lanes, quads, 8 * (uint32_t)lf_dtype_size(stored),
-                              vk_stored_kind(stored) };
+                              vk_stored_kind(stored), rows };
     const uint32_t push[] = { 0, op->rows, op->inputs, target_words, op->row };
     memcpy(call->spec, spec, sizeof spec);
     memcpy(call->push, push, sizeof push);
-    set_groups(dev, call, op->rows);
+    set_groups(dev, call, divide_up(op->rows, rows));
 }
 
 // sum (rows, columns) over depth; see product.glsl.
@@ -226,6 +227,34 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
     memcpy(call->push + 3, push, sizeof push);
     call->push[8] = op->row;
     call->push[9] = op->batch;
+}
+
+// A processor that passes words round has one subgroup a workgroup, and a row a lane.
+static void lower_linear_loss(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
+{
+    set_rows(dev, op, call);
+    use(call, prog, op, LF_LINEAR_LOSS_X, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_LOSS_LABEL, VIEW_WORD);
+    use(call, prog, op, LF_LINEAR_LOSS_SCHEDULE, VIEW_WORD4);
+    use(call, prog, op, LF_LINEAR_LOSS_METRICS, VIEW_FLOAT);
+    use(call, prog, op, LF_LINEAR_LOSS_DZ, VIEW_FLOAT);
+    use(call, prog, op, LF_LINEAR_LOSS_KERNEL, float_view(op->inputs)); // read so many rows of it at a time
+    use(call, prog, op, LF_LINEAR_LOSS_BIAS, VIEW_FLOAT);
+    use(call, prog, op, LF_LINEAR_LOSS_SAVED, float_view(op->inputs));
+    use(call, prog, op, LF_LINEAR_LOSS_DX, VIEW_FLOAT);
+    if (dev->tiles.texel) {
+        call->spec[0] = dev->tiles.lanes;
+        set_groups(dev, call, divide_up(op->rows, dev->tiles.lanes));
+    }
+    call->spec[2] = op->outputs;
+    call->spec[3] = op->inputs % 4 == 0;
+    call->spec[4] = op->operands[LF_LINEAR_LOSS_DX] != LF_NO_TENSOR;
+    call->spec[7] = op->activation;
+    const float rates[] = { op->label_smoothing, op->alpha };
+    call->push[2] = op->inputs;
+    memcpy(call->push + 3, rates, sizeof rates);
+    call->push[5] = op->row;
+    call->push[6] = op->batch;
 }
 
 static void lower_soften(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
@@ -390,6 +419,7 @@ static void (*const lowerings[])(const vk_device *dev, const lf_program *prog, c
     [LF_OP_LINEAR_DX] = lower_linear_dx,
     [LF_OP_LINEAR_DW] = lower_linear_dw,
     [LF_OP_LINEAR_UPDATE] = lower_linear_update,
+    [LF_OP_LINEAR_LOSS] = lower_linear_loss,
     [LF_OP_ACTIVATION] = lower_activation,
     [LF_OP_ACTIVATION_DX] = lower_activation,
     [LF_OP_ADD] = lower_elementwise,

@@ -31,7 +31,7 @@ typedef struct fused {
     lf_program *program, *fused;
 } fused;
 
-static fused fuse(const lf_layer *layers, size_t count, lf_compile_params params)
+static fused fuse_last(const lf_layer *layers, size_t count, lf_compile_params params, uint32_t classes)
 {
     lf_error err;
     fused f = { .model = lf_model_create(layers, count, &err) };
@@ -44,9 +44,14 @@ static fused fuse(const lf_layer *layers, size_t count, lf_compile_params params
     params.steps = 2;
     f.program = lf_program_compile(&params, &err);
     assert_non_null(f.program);
-    f.fused = lf_program_fuse(f.program, &err);
+    f.fused = lf_program_fuse(f.program, classes, &err);
     assert_non_null(f.fused);
     return f;
+}
+
+static fused fuse(const lf_layer *layers, size_t count, lf_compile_params params)
+{
+    return fuse_last(layers, count, params, 0);
 }
 
 static void finish(fused *f)
@@ -162,6 +167,66 @@ static void segments_keep_their_numbers(void **state)
     finish(&f);
 }
 
+static void a_last_layer_comes_with_its_loss_and_the_gradient_to_its_inputs(void **state)
+{
+    (void)state;
+    static const lf_op_kind kinds[] = { LF_OP_GATHER, LF_OP_LINEAR, LF_OP_LINEAR_LOSS, LF_OP_LINEAR_UPDATE,
+                                        LF_OP_LINEAR_UPDATE };
+    fused f = fuse_last(classifier, COUNT(classifier), whole(LF_OPTIMIZER_ADAM), 10);
+    assert_int_equal(f.fused->op_count, COUNT(kinds));
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        assert_int_equal(f.fused->ops[i].kind, kinds[i]);
+    const lf_op *op = &f.fused->ops[2], *dx = find(f.program, LF_OP_LINEAR_DX, 0);
+    assert_int_equal(op->inputs, 128);
+    assert_int_equal(op->outputs, 10);
+    assert_int_equal(op->activation, LF_ACT_RELU);
+    assert_int_equal(op->operands[LF_LINEAR_LOSS_X], find(f.program, LF_OP_LINEAR, 1)->operands[LF_LINEAR_X]);
+    assert_int_equal(op->operands[LF_LINEAR_LOSS_SAVED], dx->operands[LF_LINEAR_DX_SAVED]);
+    assert_int_equal(op->operands[LF_LINEAR_LOSS_DX], dx->operands[LF_LINEAR_DX_DX]);
+    assert_true(op->barrier); // x
+    finish(&f);
+}
+
+static void a_last_layer_alone_has_no_gradient_to_its_inputs(void **state)
+{
+    (void)state;
+    static const lf_layer one[] = { LINEAR(20, 4) };
+    fused f = fuse_last(one, COUNT(one), whole(LF_OPTIMIZER_ADAM), 4);
+    const lf_op *op = find(f.fused, LF_OP_LINEAR_LOSS, 0);
+    assert_int_equal(op->operands[LF_LINEAR_LOSS_DX], LF_NO_TENSOR);
+    assert_int_equal(op->operands[LF_LINEAR_LOSS_SAVED], LF_NO_TENSOR);
+    assert_int_equal(op->activation, LF_ACT_NONE);
+    finish(&f);
+}
+
+static void wide_weighted_and_active_last_layers_stay_apart_from_their_loss(void **state)
+{
+    (void)state;
+    static const lf_layer active[] = { LINEAR(20, 4), RELU };
+    lf_compile_params weighted = whole(LF_OPTIMIZER_ADAM), apart = whole(LF_OPTIMIZER_ADAM);
+    weighted.weighted = true;
+    apart.fuses = false;
+    fused all[] = { fuse_last(classifier, COUNT(classifier), whole(LF_OPTIMIZER_ADAM), 9),
+                    fuse_last(classifier, COUNT(classifier), weighted, 10),
+                    fuse_last(classifier, COUNT(classifier), apart, 10),
+                    fuse_last(active, COUNT(active), whole(LF_OPTIMIZER_ADAM), 10) };
+    for (size_t i = 0; i < COUNT(all); i++) {
+        find(all[i].fused, LF_OP_CROSS_ENTROPY, 0);
+        finish(&all[i]);
+    }
+}
+
+static void clipped_gradients_are_no_hindrance_to_a_last_layer(void **state)
+{
+    (void)state;
+    lf_compile_params clipped = whole(LF_OPTIMIZER_ADAM);
+    clipped.optimizer.clip_norm = 1;
+    fused f = fuse_last(classifier, COUNT(classifier), clipped, 10);
+    assert_int_not_equal(find(f.fused, LF_OP_LINEAR_LOSS, 0)->operands[LF_LINEAR_LOSS_DX], LF_NO_TENSOR);
+    find(f.fused, LF_OP_LINEAR_DW, 1);
+    finish(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +236,10 @@ int main(void)
         cmocka_unit_test(decays_of_kernel_and_bias_differ_where_those_of_the_sweeps_do),
         cmocka_unit_test(what_comes_between_gradients_and_optimizer_keeps_them_apart),
         cmocka_unit_test(segments_keep_their_numbers),
+        cmocka_unit_test(a_last_layer_comes_with_its_loss_and_the_gradient_to_its_inputs),
+        cmocka_unit_test(a_last_layer_alone_has_no_gradient_to_its_inputs),
+        cmocka_unit_test(wide_weighted_and_active_last_layers_stay_apart_from_their_loss),
+        cmocka_unit_test(clipped_gradients_are_no_hindrance_to_a_last_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

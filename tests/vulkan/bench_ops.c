@@ -9,7 +9,7 @@
 #include "abi.h"
 #include "device/device.h"
 
-enum { STEPS = 50, REPEATS = 5, ROWS = 1000, WIDTH_MAX = 16 };
+enum { STEPS = 50, REPEATS = 5, ROWS = 1000, WIDTH_MAX = 16, CLASSES_MAX = 32 };
 
 static double seconds(void)
 {
@@ -112,7 +112,8 @@ int main(int argc, char **argv)
                                                  .positions = ROWS,
                                                  .steps = STEPS },
                            &err);
-    lf_program *program = compiled ? lf_program_fuse(compiled, &err) : NULL; // what a device runs in several dispatches
+    lf_program *program =
+        compiled ? lf_program_fuse(compiled, CLASSES_MAX, &err) : NULL; // what a device runs in several dispatches
     if (!program)
         give_up(&err);
     program->params.fuses = false;
