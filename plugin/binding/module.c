@@ -187,15 +187,9 @@ __attribute__((visibility("default"))) int luaopen_lavaflow_core(lua_State *L);
 int luaopen_lavaflow_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "sha256", sha256 },
-        { "devices", devices },
-        { "import_mnist", import_mnist },
-        { "log_lines", log_lines },
-        { "find_device", find_device },
-        { "find_devices", find_devices },
-        { "find_link", find_link },
-        { "bandwidth", bandwidth },
-        { NULL, NULL },
+        { "sha256", sha256 },       { "devices", devices },         { "import_mnist", import_mnist },
+        { "log_lines", log_lines }, { "find_device", find_device }, { "find_devices", find_devices },
+        { "find_link", find_link }, { "bandwidth", bandwidth },     { NULL, NULL },
     };
     luaL_newlib(L, functions);
     lf_set_string(L, "version", LF_VERSION);

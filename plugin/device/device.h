@@ -44,7 +44,7 @@ typedef struct lf_link_part {
     unsigned device; // its place in the link
     uint32_t first, count;
     lf_buffer *buffer; // NULL: the device is another process's
-    size_t offset; // bytes, a multiple of 16; what lies behind the block is filled up to such a multiple
+    size_t offset;     // bytes, a multiple of 16; what lies behind the block is filled up to such a multiple
 } lf_link_part;
 
 // What links devices of a backend.

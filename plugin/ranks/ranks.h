@@ -37,8 +37,8 @@ bool lf_ranks_gather(const void *mine, size_t size, void *all, lf_error *err);
 bool lf_ranks_agree(bool ok, lf_error *err);
 
 // The same for what takes its time, and must not go on once another rank has failed: lf_ranks_vote_open before it,
-// lf_ranks_vote_is_lost now and then meanwhile, which waits for nobody, and then lf_ranks_vote_close: whether `all` have
-// done well. One vote at a time, and no other function of these within.
+// lf_ranks_vote_is_lost now and then meanwhile, which waits for nobody, and then lf_ranks_vote_close: whether `all`
+// have done well. One vote at a time, and no other function of these within.
 bool lf_ranks_vote_open(lf_error *err);
 bool lf_ranks_vote_is_lost(void);
 bool lf_ranks_vote_close(bool well, bool *all, lf_error *err);

@@ -13,8 +13,8 @@ uint32_t lf_session_together(const lf_session_params *params, const lf_part *par
 // Rows that an update averages over.
 uint32_t lf_session_unit(const lf_session_params *params, const lf_part *part);
 
-// Rows that a device holds: as many as the memory for them does, on the device, of all processes, that has least of it,
-// so that all have the same stretches. 0 on failure. All processes call it.
+// Rows that are trained on without others being read: all, or as many as memory allows on the device, of all processes,
+// that has least of it, so that all have the same stretches. 0 on failure. All processes call it.
 uint32_t lf_session_window(const lf_session_params *params, const lf_part *part, lf_error *err);
 
 // For these of the batch's shards; NULL: all. NULL on failure.
