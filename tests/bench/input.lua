@@ -78,7 +78,7 @@ local function train(window, steps)
   local text = common.run(("lua5.4 %s train %s/data.h5 %d %d"):format(arg[0], folder, window, steps))
   return tonumber(text:match "^%S+"), tonumber(text:match "%s(%S+)")
 end
-local RESIDENT, WINDOW = 1 << 20, 256
+local RESIDENT, WINDOW = 1 << 20, 512
 local unit = 2 * (WINDOW * 2 ^ 20 // 2 // (784 + 4) // 64) -- steps of what is read at a time: none is read in vain
 local steps = math.ceil(2 * seconds * 1e6 / train(WINDOW, 2000) / unit) * unit // 1 | 0
 local memory = {}
