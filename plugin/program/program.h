@@ -74,7 +74,7 @@ typedef enum lf_op_kind {
     LF_OP_LINEAR_DX,     // dx = (dy·kernelᵀ) ⊙ act'(saved), act of the layer before
     LF_OP_LINEAR_DW,     // dkernel = xᵀ·dy, dbias = column sums of dy
     LF_OP_LINEAR_UPDATE, // the same, and at once what `optimizer` does with them; gradients are kept nowhere. fuse.c
-    LF_OP_LINEAR_LOSS,   // the last layer, its cross_entropy without weights and linear_dx at once; z is kept nowhere. fuse.c
+    LF_OP_LINEAR_LOSS,   // the last layer, its cross_entropy without weights, and linear_dx; z is kept nowhere. fuse.c
     // Optimizers, see names.c's table for operands; g = clamp(scale · grads, ±clip_value), scale 1 without operand, no
     // clamp where clip_value is 0. They do nothing at a step whose schedule row has updates 0.
     LF_OP_SGD,

@@ -272,51 +272,6 @@ void lf_session_destroy(lf_session *s)
     free(s);
 }
 
-static struct lf_schedule_row *schedule_rows(const lf_session *s)
-{
-    return (struct lf_schedule_row *)(s->schedule + LF_SCHEDULE_HEADER_WORDS);
-}
-
-static uint32_t steps_of(const lf_session *s, uint32_t rows)
-{
-    return (rows + s->p.batch - 1) / s->p.batch;
-}
-
-// 1 / sum of the weights of the rows of the update that begins at position `first` of the stretch.
-static float inv_weight(const lf_session *s, uint32_t first)
-{
-    uint32_t whole = lf_session_unit(&s->p, s->part), left = s->stretch.rows - first,
-             rows = left < whole ? left : whole;
-    double sum = rows;
-    if (s->stretch.weights) {
-        sum = 0;
-        for (uint32_t i = 0; i < rows; i++)
-            sum += (double)s->stretch.weights[first + i];
-    }
-    return sum > 0 ? (float)(1 / sum) : 0;
-}
-
-// What is the same for all steps of one update: rates, and what the gradient is divided by, which is handed from row to
-// row.
-static void fill_row(lf_session *s, uint32_t step, struct lf_schedule_row *row)
-{
-    const lf_session_params *p = &s->p;
-    uint32_t first = step * p->batch, left = s->stretch.rows - first, share = lf_session_together(p, s->part);
-    uint64_t pass_steps = (s->part->rows + p->batch - 1) / p->batch, in_pass = s->stretch.position / p->batch + step;
-    uint64_t update = s->stretch.pass * ((pass_steps + share - 1) / share) + in_pass / share;
-    bool begins = in_pass % share == 0;
-    *row = (struct lf_schedule_row){ .first = first, .rows = left < p->batch ? left : p->batch };
-    row->inv_rows = 1 / (float)row->rows;
-    row->inv_weight = begins ? inv_weight(s, first) : row[-1].inv_weight;
-    row->begins = begins;
-    row->updates = in_pass % share == share - 1 || in_pass == pass_steps - 1;
-    row->step = (uint32_t)(s->step + step);
-    double lr = p->optimizer.lr;
-    if (p->schedule)
-        lr = lf_schedule_lr(p->schedule, lr, &p->span, update);
-    lf_schedule_rates(&p->optimizer, lr * s->lr_scale, update, row);
-}
-
 // The next stretch. Rows are read for those shards that are this process's when they come, which is decided now.
 static bool take_stretch(lf_session *s, lf_error *err)
 {
@@ -338,14 +293,8 @@ static bool load_stretch(lf_session *s, lf_error *err)
         !lf_replicas_equalise(s->replicas, s->p.device_count, lf_session_primary(s), processes, err))
         return false;
     s->stretch_done = 0;
-    uint32_t steps = steps_of(s, s->stretch.rows);
-    struct lf_schedule_row *rows = schedule_rows(s);
-    for (uint32_t i = 0; i < steps; i++)
-        fill_row(s, i, &rows[i]);
-    *(struct lf_schedule_header *)s->schedule =
-        (struct lf_schedule_header){ .seed_low = (uint32_t)s->p.seed, .seed_high = (uint32_t)(s->p.seed >> 32) };
-    return write_all(s, LF_REGION_SCHEDULE, 0, s->schedule, sizeof(struct lf_schedule_header) + steps * sizeof *rows,
-                     err);
+    size_t size = lf_session_schedule(&s->p, s->part, &s->stretch, s->step, s->lr_scale, s->schedule);
+    return write_all(s, LF_REGION_SCHEDULE, 0, s->schedule, size, err);
 }
 
 // Equal pieces, so that few different ones are recorded. The first piece of a session records, so only the second one's
@@ -354,7 +303,7 @@ static uint32_t piece_size(const lf_session *s, uint32_t steps_left)
 {
     if (s->probes < 2)
         return steps_left < PROBE_STEPS ? steps_left : PROBE_STEPS;
-    uint32_t all = steps_of(s, s->stretch.rows);
+    uint32_t all = lf_session_steps(&s->p, s->stretch.rows);
     double most = PIECE_SECONDS / s->step_seconds;
     uint32_t fit = most < 1 ? 1 : most > all ? all : (uint32_t)most;
     uint32_t pieces = (all + fit - 1) / fit, size = (all + pieces - 1) / pieces;
@@ -432,7 +381,7 @@ bool lf_session_run(lf_session *s, uint64_t limit, uint32_t piece_steps, lf_piec
             return true;
         if (s->stretch_done == s->stretch.rows && !load_stretch(s, err))
             return false;
-        uint32_t left = steps_of(s, s->stretch.rows - s->stretch_done);
+        uint32_t left = lf_session_steps(&s->p, s->stretch.rows - s->stretch_done);
         uint32_t steps = piece_steps ? (piece_steps < left ? piece_steps : left) : piece_size(s, left);
         if (steps > limit)
             steps = (uint32_t)limit;
