@@ -229,7 +229,8 @@ static void lower_loss(const vk_device *dev, const lf_program *prog, const lf_op
     call->push[9] = op->batch;
 }
 
-// A processor that passes words round has one subgroup a workgroup, and a row a lane.
+// A processor has a row a lane, and one subgroup a workgroup: what it passes round, or the logits in shared memory, are
+// those of few rows then.
 static void lower_linear_loss(const vk_device *dev, const lf_program *prog, const lf_op *op, vk_call *call)
 {
     set_rows(dev, op, call);
@@ -242,7 +243,7 @@ static void lower_linear_loss(const vk_device *dev, const lf_program *prog, cons
     use(call, prog, op, LF_LINEAR_LOSS_BIAS, VIEW_FLOAT);
     use(call, prog, op, LF_LINEAR_LOSS_SAVED, float_view(op->inputs));
     use(call, prog, op, LF_LINEAR_LOSS_DX, VIEW_FLOAT);
-    if (dev->tiles.texel) {
+    if (dev->tiles.row_lanes == 1) {
         call->spec[0] = dev->tiles.lanes;
         set_groups(dev, call, divide_up(op->rows, dev->tiles.lanes));
     }
