@@ -163,10 +163,10 @@ lf_feed *lf_feed_create(const lf_feed_params *params, lf_error *err)
     }
     if (params->teacher)
         feed->teacher_width = params->program->tensors[params->program->teacher].cols;
-    feed->resident = compiled->rows >= feed->part->rows;
+    feed->resident = params->window >= feed->part->rows; // for all processes or none, whatever their regions
     feed->direct = !feed->resident && is_direct(params->replicas->device, params->replica_count);
     feed->stretch_rows = compiled->positions;
-    const uint32_t window = feed->direct ? compiled->rows / 2 : compiled->rows;
+    const uint32_t window = feed->direct ? compiled->rows / 2 : params->window;
     if (!feed->resident && window < feed->stretch_rows)
         feed->stretch_rows = window;
     feed->stretch_rows = feed->stretch_rows / params->unit * params->unit;

@@ -27,8 +27,9 @@ typedef struct lf_feed_params {
     bool unit_targets;          // values of targets must be in 0..1
     const float *class_weights; // [classes], borrowed: a row's weight is multiplied by its class's; NULL: none
     uint32_t unit;              // rows that stay together in a stretch: those of an update
-    const lf_program *program;  // used while creating; its rows and positions are those of the data region and the
-                                // most of a stretch
+    uint32_t window;            // lf_feed_window's, or less: another process's
+    const lf_program *program;  // used while creating; its rows and positions are those of the data region, which is
+                                // lf_feed_region's, and the most of a stretch
     lf_replica *replicas;       // [replica_count], borrowed; `order`, `data` and `targets` of each are written
     unsigned replica_count;
     const float *teacher; // (rows of the part, outputs), borrowed, for the `teacher` region; NULL: none

@@ -234,6 +234,7 @@ lf_session *lf_session_create(const lf_session_params *params, lf_error *err)
                            .unit_targets = params->loss == LF_LOSS_BINARY_CROSS_ENTROPY,
                            .class_weights = params->class_weights,
                            .unit = lf_session_unit(params, s->part),
+                           .window = s->window,
                            .program = primary(s)->program,
                            .replicas = s->replicas,
                            .replica_count = params->device_count,

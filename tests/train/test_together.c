@@ -3,13 +3,15 @@
 // to), NUMBERS (one for the shards that each process ends with, and the rows that it has read), CHECKPOINT, STOP_AFTER
 // (steps), RESUME, FAST (sums of any order), EVEN (shards for all alike), TEACHER (distils), WEIGHTED (rows have
 // weights; 2: classes too), and processes that are not as the others: DIFFERENT (its seed is another), KILLED (it kills
-// itself after STOP_AFTER steps), SLOW (its devices take longer), CUT (it can read no more after READS times), LACKS
-// (it is denied each allocation of a start in turn).
+// itself after STOP_AFTER steps), SLOW (its devices take longer), CUT (it can read no more after READS times), NARROW
+// (it has a device more, and none that can bind the rows at once), LACKS (it is denied each allocation of a start in
+// turn).
 #include <math.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #include "ranks/ranks.h"
+#include "train/feed.h"
 #include "train/team.h"
 #include "trial.h"
 
@@ -38,6 +40,13 @@ static bool can_read(lf_part_id id, size_t count, lf_error *err)
         return true;
     lf_error_set(err, LF_EFORMAT, "%s: the file is cut short", data_path);
     return false;
+}
+
+uint32_t __real_lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor);
+uint32_t __wrap_lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor);
+uint32_t __wrap_lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor)
+{
+    return __real_lf_feed_window(rows, row, unit, budget, is_me("NARROW") ? row.x * (rows - 1) : max_tensor);
 }
 
 bool __real_lf_device_wait(lf_device *dev, lf_error *err);
@@ -184,6 +193,7 @@ static void processes_train_together(void **state)
         fail_msg("%s", t->err.text);
     if (is_me("DIFFERENT"))
         t->params.seed++;
+    t->params.device_count += is_me("NARROW");
     t->params.events.step = act;
     t->params.events.steps = NULL; // a training that goes on begins late
     run(t);

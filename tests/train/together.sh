@@ -52,10 +52,15 @@ done
 said=$((${rows:+$(echo "$rows" | tr ' ' +)}))
 expect "in each of 3 epochs every row is read by one process" $((3 * 1003))
 
+train 3 NARROW=1
+expect "rows that one process cannot hold at once pass through the windows of all" "$one"
+
 for weighted in 1 2; do
   train 1 WEIGHTED=$weighted
   one_weighted=$said
   [ "$one_weighted" != "$one" ] || { echo "failed: weights change nothing"; failed=1; }
+  train 3 NARROW=2 WEIGHTED=$weighted
+  expect "rows with weights pass through the windows of all, too" "$one_weighted"
   for window in 0 32768; do
     for ranks in 2 4; do
       train "$ranks" WEIGHTED=$weighted WINDOW=$window
