@@ -1,5 +1,5 @@
-// A program becomes an array of calls bound to memory, in stages: the calls of a stage do not depend on each other and
-// share one parallel-for. A step then looks nothing up and allocates nothing.
+// A program becomes an array of calls bound to memory, in stages: the calls of a stage share one parallel-for, for they
+// do not depend on each other, or only row by row (a chain). A step then looks nothing up and allocates nothing.
 #include <limits.h>
 #include <stdlib.h>
 
@@ -9,8 +9,9 @@
 
 typedef struct cpu_stage {
     const cpu_call *calls;
-    uint32_t count, blocks; // calls; blocks of all of them
+    uint32_t count, blocks; // calls; blocks of all of them, of a chain those of each
     uint32_t segment;
+    bool chain; // a block is the same rows of every call, one after the other
 } cpu_stage;
 
 typedef struct cpu_exec {
@@ -33,6 +34,11 @@ static void run_block(const void *context, uint32_t block)
 {
     const cpu_job *job = context;
     const cpu_call *call = job->stage->calls;
+    if (job->stage->chain) {
+        for (const cpu_call *end = call + job->stage->count; call < end; call++)
+            call->run(call, &job->step, block);
+        return;
+    }
     while (block >= call->blocks)
         block -= call++->blocks;
     call->run(call, &job->step, block);
@@ -72,7 +78,8 @@ static void tile_product(cpu_call *call, uint32_t inner)
 static void tile_slices(cpu_call *call, const cpu_kernels *kernels, uint32_t depth, uint32_t unit)
 {
     call->by_columns = true;
-    call->multiplies = kernels->multiplies && call->cols >= 16 && (size_t)depth * call->cols <= (size_t)1 << 20;
+    call->multiplies =
+        kernels->multiplies && call->cols >= CPU_MULTIPLY_COLS && (size_t)depth * call->cols <= (size_t)1 << 20;
     if (!call->multiplies) {
         tile_product(call, depth);
         return;
@@ -101,9 +108,40 @@ static void tile_columns(cpu_call *call, uint32_t rows)
     call->tile_cols = call->cols < cols ? call->cols : cols;
 }
 
+// Multiplications, about, of an operation whose rows have nothing to do with each other; 0: not of that kind.
+static double row_work(const lf_op *op)
+{
+    switch (op->kind) {
+    case LF_OP_LINEAR:
+    case LF_OP_LINEAR_DX:
+        return (double)op->rows * op->inputs * op->outputs;
+    case LF_OP_CROSS_ENTROPY:
+    case LF_OP_VALUE_LOSS:
+    case LF_OP_DISTILL: // an exponential takes as long as some forty
+        return 40. * op->rows * op->outputs;
+    case LF_OP_ACTIVATION:
+    case LF_OP_ACTIVATION_DX:
+    case LF_OP_DROPOUT:
+    case LF_OP_LAYER_NORM:
+    case LF_OP_LAYER_NORM_DX:
+        return 10. * op->rows * op->outputs;
+    default:
+        return 0;
+    }
+}
+
+// Small operations that work row by row, as those at the end of a classifier are, go into one chain: there the threads
+// meet once, and what one operation leaves in a core's cache is where the next one looks for it. All are cut alike, in
+// a chain or not, so that no bit depends on who stands beside them.
+static bool is_link(const cpu_call *call)
+{
+    double work = row_work(&call->op);
+    return work > 0 && work <= 1e6 && call->tile_cols == call->cols;
+}
+
 static void tile(cpu_call *call, const cpu_kernels *kernels)
 {
-    enum { SWEEP = 16384 };
+    enum { SWEEP = 16384, CHAIN_ROWS = 32 };
     _Static_assert(SWEEP % LF_SQUARES_CHUNK == 0, "a block of sum_squares owns whole partial sums");
     const lf_op *op = &call->op;
     call->rows = op->rows;
@@ -143,6 +181,8 @@ static void tile(cpu_call *call, const cpu_kernels *kernels)
     case LF_OP_LINEAR_DX:
         call->cols = op->inputs;
         tile_product(call, op->outputs);
+        call->multiplies = kernels->multiplies && call->tile_cols == call->cols && call->cols >= CPU_MULTIPLY_COLS &&
+                           (size_t)op->inputs * op->outputs <= CPU_TURNED;
         break;
     case LF_OP_LINEAR_DW:
     case LF_OP_LINEAR_UPDATE:
@@ -170,6 +210,8 @@ static void tile(cpu_call *call, const cpu_kernels *kernels)
     case LF_OP_COUNT:
         break;
     }
+    if (is_link(call))
+        call->tile_rows = CHAIN_ROWS;
     call->grid_cols = ceil_div(call->cols, call->tile_cols);
     call->grid_rows = ceil_div(call->rows, call->tile_rows);
     call->blocks = call->grid_rows * call->grid_cols;
@@ -237,16 +279,25 @@ static bool make_lists(cpu_exec *exec, const lf_program *prog, lf_error *err)
     return true;
 }
 
-// A stage ends where the next operation needs a barrier, and at the end of a segment, for they are run one by one too.
+// A stage ends where the next operation needs a barrier, and at the end of a segment, for they are run one by one too,
+// but where steps run whole.
 static void cut_stages(cpu_exec *exec, const lf_program *prog)
 {
     for (size_t i = 0; i < prog->op_count; i++) {
         const lf_op *op = &prog->ops[i];
-        if (i == 0 || op->barrier || op->segment != prog->ops[i - 1].segment)
-            exec->stages[exec->stage_count++] = (cpu_stage){ .calls = &exec->calls[i], .segment = op->segment };
-        cpu_stage *last = &exec->stages[exec->stage_count - 1];
+        const cpu_call *call = &exec->calls[i];
+        cpu_stage *last = exec->stage_count ? &exec->stages[exec->stage_count - 1] : NULL;
+        bool goes_on = last && op->segment == last->segment;
+        bool links = last && (goes_on || prog->params.fuses) && (last->chain || last->count == 1) && is_link(call) &&
+                     is_link(call - 1) && call->rows == call[-1].rows;
+        if (!links && (!goes_on || op->barrier || last->chain)) {
+            last = &exec->stages[exec->stage_count++];
+            *last = (cpu_stage){ .calls = call, .segment = op->segment };
+        }
+        last->chain = links;
+        last->segment = op->segment;
         last->count++;
-        last->blocks += exec->calls[i].blocks;
+        last->blocks = links ? call->blocks : last->blocks + call->blocks;
     }
 }
 

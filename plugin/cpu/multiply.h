@@ -25,8 +25,6 @@
 typedef real cpu_vector __attribute__((vector_size(CPU_WIDTH * sizeof(real)), aligned(_Alignof(real)), may_alias));
 #endif
 
-#define CPU_MULTIPLY_COLS 16 // a tile of fewer columns is the library's, in all variants alike
-
 // A tile of c = op(a)·b: c (rows, cols), op(a) (rows, depth), b (depth, cols); row i of c begins at c + i c_stride.
 // a_turned: a is stored (depth, rows).
 typedef struct cpu_product {

@@ -100,6 +100,45 @@ static inline void pass_activation(unsigned kind, real alpha, cpu_tile tile, siz
             dx[j] = cpu_activate_dx(kind, alpha, dx[j], saved[j]);
 }
 
+#if CPU_MULTIPLIES
+// dy·kernelᵀ, of few outputs: the library takes its time for these.
+static void multiply_turned(const lf_op *op, const cpu_tile *tile, const real *dy, const real *kernel, real *dx)
+{
+    real turned[CPU_TURNED]; // (outputs, inputs)
+    for (uint32_t i = 0; i < op->inputs; i++)
+        for (uint32_t j = 0; j < op->outputs; j++)
+            turned[(size_t)j * op->inputs + i] = kernel[(size_t)i * op->outputs + j];
+    CPU_NAME(multiply)
+    (&(cpu_product){ .rows = tile->rows,
+                     .cols = op->inputs,
+                     .depth = op->outputs,
+                     .a = dy,
+                     .a_stride = op->outputs,
+                     .b = turned,
+                     .b_stride = op->inputs,
+                     .c = dx,
+                     .c_stride = op->inputs });
+}
+#endif
+
+static void product_dx(const cpu_call *call, const cpu_tile *tile, const real *dy, const real *kernel, real *dx)
+{
+    const lf_op *op = &call->op;
+#if CPU_MULTIPLIES
+    if (call->multiplies) {
+        multiply_turned(op, tile, dy, kernel, dx);
+        return;
+    }
+#endif
+#ifdef LF_REAL_IS_DOUBLE
+    cblas_dgemm
+#else
+    cblas_sgemm
+#endif
+        (CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile->rows, (int)tile->cols, (int)op->outputs, 1, dy,
+         (int)op->outputs, kernel, (int)op->outputs, 0, dx, (int)op->inputs);
+}
+
 void CPU_NAME(linear_dx)(const cpu_call *call, const cpu_step *step, uint32_t block)
 {
     (void)step;
@@ -109,14 +148,7 @@ void CPU_NAME(linear_dx)(const cpu_call *call, const cpu_step *step, uint32_t bl
     const real *saved = call->at[LF_LINEAR_DX_SAVED];
     size_t at = (size_t)tile.row * op->inputs + tile.col;
     real *dx = (real *)call->at[LF_LINEAR_DX_DX] + at;
-#ifdef LF_REAL_IS_DOUBLE
-    cblas_dgemm
-#else
-    cblas_sgemm
-#endif
-        (CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile.rows, (int)tile.cols, (int)op->outputs, 1,
-         dy + (size_t)tile.row * op->outputs, (int)op->outputs, kernel + (size_t)tile.col * op->outputs,
-         (int)op->outputs, 0, dx, (int)op->inputs);
+    product_dx(call, &tile, dy + (size_t)tile.row * op->outputs, kernel + (size_t)tile.col * op->outputs, dx);
     if (saved && op->activation != LF_ACT_NONE)
         CPU_FOR_ACTIVATION(op->activation, pass_activation(kind, (real)op->alpha, tile, op->inputs, saved + at, dx))
 }
