@@ -36,8 +36,10 @@ void main()
         return;
     lf_schedule_row now = lf_schedule_at(lf_schedule_position(step));
     uint valid = lf_valid_rows(now, start), first = now.first + start;
-#ifdef LF_TEXEL // each lane looks up another row
-    uint of_lane = LF_LOAD(order, first_row + lane < valid ? first + first_row + lane : 0);
+#ifdef LF_TEXEL // each lane looks up another row, and tells it while all are there
+    uint of_lane = LF_LOAD(order, first_row + lane < valid ? first + first_row + lane : 0), told[ROWS];
+    [[unroll]] for (uint i = 0; i < ROWS; i++)
+        told[i] = subgroupShuffle(of_lane, i);
 #endif
     for (uint feature = 4 * lane; feature < width; feature += 4 * LANES) {
         vec4 scale = LF_LOAD_QUAD(QUADS, scaling, feature, feature, width);
@@ -46,7 +48,7 @@ void main()
             uint row = first_row + i;
             bool counts = row < valid;
 #ifdef LF_TEXEL
-            uint resident = subgroupShuffle(of_lane, i);
+            uint resident = told[i];
 #else
             uint resident = LF_LOAD(order, counts ? first + row : 0);
 #endif
