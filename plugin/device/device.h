@@ -146,7 +146,7 @@ bool lf_link_find(const char *backend, lf_link_info *info);
 // LF_EUNSUPPORTED, with the reason.
 bool lf_link_offer(lf_device *const devs[], unsigned count, lf_link_id *id, lf_error *err);
 // Links several devices, which are borrowed. `group` NULL: these alone; else it is copied, and the other processes call
-// this too. NULL where they cannot be: LF_EUNSUPPORTED, with the reason.
+// this too. NULL, with the reason: LF_EUNSUPPORTED where they are not of the kind; LF_EDEVICE, LF_ENOMEM.
 lf_link *lf_link_create(lf_device *const devs[], unsigned count, const lf_link_group *group, lf_error *err);
 // Waits for no other process.
 void lf_link_destroy(lf_link *link);

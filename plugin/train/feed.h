@@ -52,8 +52,8 @@ typedef struct lf_stretch {
     const float *weights; // by position, with lf_row_bytes.w; valid until the next stretch; else NULL
 } lf_stretch;
 
-// The rows that the data region should hold: all, or, if they take more than `budget` bytes or than the device can
-// bind, as many whole units as keep the window on the device and the one being read within the budget.
+// The rows of a window: all, or, if they take more than `budget` bytes or than the device can bind, as many whole units
+// as keep the window on the device and the one being read within the budget.
 // 0 when not even one unit fits.
 uint32_t lf_feed_window(uint64_t rows, lf_row_bytes row, uint32_t unit, uint64_t budget, uint64_t max_tensor);
 
