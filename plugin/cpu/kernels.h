@@ -30,6 +30,7 @@ enum { CPU_TILE_COLS = 32768 };
 // Own products (multiply.h): a tile of fewer columns is the library's, in all variants alike; and the most weights of a
 // layer whose kernel is turned round for linear_dx.
 enum { CPU_MULTIPLY_COLS = 16, CPU_TURNED = 8192 };
+
 enum { CPU_PANEL_KERNEL, CPU_PANEL_M, CPU_PANEL_V, CPU_PANEL_COUNT };
 
 // Does one block of an operation. Blocks of one operation write disjoint memory and may run at the same time.

@@ -117,7 +117,7 @@ static double row_work(const lf_op *op)
         return (double)op->rows * op->inputs * op->outputs;
     case LF_OP_CROSS_ENTROPY:
     case LF_OP_VALUE_LOSS:
-    case LF_OP_DISTILL: // an exponential takes as long as some forty
+    case LF_OP_DISTILL: // exponentials: a rough weight
         return 40. * op->rows * op->outputs;
     case LF_OP_ACTIVATION:
     case LF_OP_ACTIVATION_DX:
