@@ -65,6 +65,7 @@ static void wait_for_lock(int fd)
     const struct timespec pause = { .tv_nsec = 1000000 };
     for (int i = 0; i < TRIES && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK; i++)
         nanosleep(&pause, NULL);
+    flock(fd, LOCK_UN);
 }
 
 static uint64_t get_u64(const unsigned char *at)
@@ -101,33 +102,24 @@ static hid_t open_followed(const char *path)
     return file;
 }
 
-hid_t lf_h5_file_open(const char *path, lf_error *err)
+// Opens the file whose descriptor is `fd`, or what has taken its place at `path` since.
+static hid_t open_checked(const char *path, int fd, const struct stat *info, lf_error *err)
 {
-    struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe must not wait for its writer
-    if (fd < 0 || fstat(fd, &info) != 0) {
-        int failure = errno;
-        if (fd >= 0)
-            close(fd);
-        lf_error_set(err, failure == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open: %s", path, strerror(failure));
-        return -1;
-    }
     wait_for_lock(fd);
-    bool whole = true, followed = S_ISREG(info.st_mode) && has_followers(fd, (uint64_t)info.st_size, &whole);
-    close(fd);
-    if (!S_ISREG(info.st_mode)) {
+    bool whole = true, followed = S_ISREG(info->st_mode) && has_followers(fd, (uint64_t)info->st_size, &whole);
+    if (!S_ISREG(info->st_mode)) {
         lf_error_set(err, LF_EFORMAT, "%s: %s, not an HDF5 file", path,
-                     S_ISDIR(info.st_mode) ? "is a folder" : "is not a plain file");
+                     S_ISDIR(info->st_mode) ? "is a folder" : "is not a plain file");
         return -1;
     }
     if (H5Fis_hdf5(path) <= 0) {
         lf_error_set(err, LF_EFORMAT, "%s: is not an HDF5 file (%llu bytes without HDF5's signature)", path,
-                     (unsigned long long)info.st_size);
+                     (unsigned long long)info->st_size);
         return -1;
     }
     if (!whole) {
         lf_error_set(err, LF_EFORMAT, "%s: is cut short: it has only %llu bytes", path,
-                     (unsigned long long)info.st_size);
+                     (unsigned long long)info->st_size);
         return -1;
     }
     hid_t file = followed ? open_followed(path) : -1;
@@ -135,6 +127,35 @@ hid_t lf_h5_file_open(const char *path, lf_error *err)
         file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         lf_h5_error(err, LF_EFORMAT, "%s: cannot open the HDF5 file", path);
+    return file;
+}
+
+// How a file must be opened is known before HDF5 opens it, by its path; where another file has taken its place in
+// between, it is the other's turn. Nobody replaces a file as often as this is tried.
+hid_t lf_h5_file_open(const char *path, lf_error *err)
+{
+    enum { TRIES = 100 };
+    lf_error why = { 0 };
+    hid_t file = -1;
+    bool replaced = true;
+    for (int i = 0; i < TRIES && file < 0 && replaced; i++) {
+        struct stat info, now;
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe must not wait for its writer
+        if (fd < 0 || fstat(fd, &info) != 0) {
+            int failure = errno;
+            if (fd >= 0)
+                close(fd);
+            lf_error_set(&why, failure == ENOENT ? LF_ENOTFOUND : LF_EIO, "%s: cannot open: %s", path,
+                         strerror(failure));
+            break;
+        }
+        file = open_checked(path, fd, &info, &why);
+        // The number of a file that is open is not another's.
+        replaced = stat(path, &now) == 0 && (now.st_ino != info.st_ino || now.st_dev != info.st_dev);
+        close(fd);
+    }
+    if (file < 0 && err)
+        *err = why;
     return file;
 }
 

@@ -114,7 +114,7 @@ static void readers_of_a_growing_and_changing_file_never_fail_or_see_it_shrink(v
                 OK(lf_run_series(run, "train", name, 1, &step, &time, &value, &err));
         }
         OK(lf_run_log(run, "train", "info", "a line", &err));
-        if (step % 100 == 0)
+        if (step % 10 == 0)
             OK(lf_run_set_i64(run, "parameters/p", step, &err));
         live(run, path);
         if (step == 1)
