@@ -419,20 +419,28 @@ print("digest " .. require("lavaflow.training").train("train", t, bound).digest)
   end
 
   it("goes_on_from_any_moment_without_a_gap_or_a_duplicate", function()
-    uv.fs_mkdir(folder .. "/whole", 448)
-    uv.fs_mkdir(folder .. "/killed", 448)
+    local function begin(place)
+      helper.remove(folder .. "/" .. place)
+      uv.fs_mkdir(folder .. "/" .. place, 448)
+    end
+    begin "whole"
+    begin "killed"
     local _, _, expected = work "whole"
-    local kills, places, digest = 0, {}, nil
-    for attempt = 1, 13 do
-      local killed, from, done = work("killed", attempt < 13 and attempt * 37 % (cpu and 31 or 101) or nil)
+    local kills, places, different, digest, span = 0, {}, 0, nil, cpu and 31 or 101
+    for attempt = 1, 200 do
+      local enough = kills >= 5 and different >= 4
+      local killed, from, done = work("killed", not enough and attempt * 37 % span or nil)
       kills = kills + (killed and 1 or 0)
-      if from then places[from] = true end
+      if from and not places[from] then
+        places[from], different = true, different + 1
+      elseif killed then
+        span = span + 10 -- the machine is too slow for a checkpoint in this time
+      end
       digest = done
-      if done then break end
+      if done and enough then break end
+      if done then begin "killed" end -- before it was killed often enough: once more
     end
     assert.is_true(kills >= 5, ("%d kills"):format(kills))
-    local different = 0
-    for _ in pairs(places) do different = different + 1 end
     assert.is_true(different >= 4, ("went on from %d places"):format(different))
     assert.equal(expected, digest)
     local whole, digests = replayed "whole"
