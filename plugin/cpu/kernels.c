@@ -91,6 +91,14 @@ static void list_row(const cpu_call *call, size_t from, uint32_t i, bool valid)
         CPU_NAME(list)(call->sparse, i, chunk, valid ? x : NULL, cols);
     }
 }
+
+static uint32_t count_elements(uint32_t count, const real *x)
+{
+    uint32_t n = 0;
+    for (uint32_t j = 0; j < count; j++)
+        n += x[j] != 0;
+    return n;
+}
 #endif
 
 static void gather_row(const cpu_call *call, size_t from, uint32_t i, bool valid)
@@ -105,8 +113,13 @@ static void gather_row(const cpu_call *call, size_t from, uint32_t i, bool valid
         return;
     }
 #endif
+    real *x = (real *)call->at[LF_GATHER_X] + (size_t)i * call->cols;
     if (valid)
-        convert_part(call, from, 0, call->cols, (real *)call->at[LF_GATHER_X] + (size_t)i * call->cols);
+        convert_part(call, from, 0, call->cols, x);
+#if CPU_MULTIPLIES
+    if (call->sparse && call->sparse->counts)
+        cpu_sparse_count(call->sparse, i, count_elements(call->cols, x));
+#endif
 }
 
 void CPU_NAME(gather)(const cpu_call *call, const cpu_step *step, uint32_t block)

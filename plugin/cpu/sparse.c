@@ -32,14 +32,15 @@ void cpu_sparse_destroy(cpu_sparse *sparse)
 
 void cpu_sparse_choose(cpu_sparse *s)
 {
-    enum { TRY_EVERY = 16 };
-    uint64_t count = 0;
-    if (s->on) {
+    enum { COUNT_EVERY = 16 };
+    if (s->on || s->counts) {
+        uint64_t count = 0;
         for (uint32_t i = 0; i < s->rows; i++)
             count += cpu_sparse_begin(s, i, s->chunks);
-        s->wait = count > (uint64_t)s->rows * s->cols / 2 ? TRY_EVERY - 1 : 0;
-    } else if (s->wait) {
-        s->wait--;
+        s->on = count <= (uint64_t)s->rows * s->cols / 2;
+        s->wait = s->on ? 0 : COUNT_EVERY;
     }
-    s->on = s->wait == 0;
+    if (s->wait)
+        s->wait--;
+    s->counts = !s->on && !s->wait;
 }

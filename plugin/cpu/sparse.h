@@ -17,7 +17,8 @@ typedef struct cpu_sparse {
     float *value;    // (rows, line)
     uint32_t *ends;  // (rows, chunks): where in its list a chunk's elements end
     bool on;         // the lists stand, and x does not
-    uint32_t wait;   // batches until lists are tried again
+    bool counts;     // x stands, and its rows' elements are counted as if they were listed
+    uint32_t wait;   // batches until they are counted again
 } cpu_sparse;
 
 cpu_sparse *cpu_sparse_create(uint32_t rows, uint32_t cols); // NULL: out of memory
@@ -28,7 +29,14 @@ static inline uint32_t cpu_sparse_begin(const cpu_sparse *s, uint32_t row, uint3
     return chunk ? s->ends[(size_t)row * s->chunks + chunk - 1] : 0;
 }
 
-// Before a batch is gathered: whether in lists. One batch in sixteen is, until one has enough zeros for all to be.
+// Of a row that is not listed.
+static inline void cpu_sparse_count(cpu_sparse *s, uint32_t row, uint32_t elements)
+{
+    s->ends[(size_t)row * s->chunks + s->chunks - 1] = elements;
+}
+
+// Before a batch is gathered: whether in lists, as the one before would have been worth it. Where lists are not, one
+// batch in sixteen is counted.
 void cpu_sparse_choose(cpu_sparse *sparse);
 
 #endif
