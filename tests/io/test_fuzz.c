@@ -22,7 +22,7 @@ const char *__asan_default_options(void)
     return "allocator_may_return_null=1";
 }
 
-enum { SECONDS = 20 };
+enum { SECONDS = 200 };
 static int tries = 150;     // for each file; the first argument sets another number
 static const char *keep_in; // the second names a folder for the files that crash
 

@@ -161,7 +161,7 @@ static void takers_who_remove_the_file_never_hold_it_together(void **state)
         takers[i] = fork();
         if (takers[i] != 0)
             continue;
-        alarm(60);
+        alarm(300);
         for (int round = 0; round < ROUNDS;) {
             bool busy;
             int fd = lf_file_lock(path, &busy, NULL);

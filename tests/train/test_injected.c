@@ -7,7 +7,7 @@
 #include "device/device.h"
 #include "trial.h"
 
-enum { DEVICES = 3, SECONDS = 20 };
+enum { DEVICES = 3, SECONDS = 200 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static lf_device *seen[DEVICES]; // in the order of their first calls

@@ -16,7 +16,7 @@ train() {
   ranks=$1
   shift
   rm -f "$SAYS" "$NUMBERS"
-  timeout 120 env "$@" mpirun -n "$ranks" "$program" "$device" >"$folder/log" 2>&1
+  timeout 300 env "$@" mpirun -n "$ranks" "$program" "$device" >"$folder/log" 2>&1
   status=$?
   said=$(cat "$SAYS" 2>/dev/null)
   shards=$(sed -n 1p "$NUMBERS" 2>/dev/null)
@@ -138,7 +138,7 @@ train 3 CHECKPOINT="$folder/c.h5" STOP_AFTER=45 KILLED=1
 train 3 RESUME="$folder/c.h5"
 expect "after a process was killed, all go on from the checkpoint" "$one"
 
-timeout 60 mpirun -n 1 env LAVAFLOW_FAULT="$device@step=30" "$program" "$device" : -n 1 "$program" "$device" \
+timeout 300 mpirun -n 1 env LAVAFLOW_FAULT="$device@step=30" "$program" "$device" : -n 1 "$program" "$device" \
   >"$folder/log" 2>&1
 status=$?
 [ $status -ne 0 ] && [ $status -ne 124 ] || { echo "failed: a process without a device left status $status"; failed=1; }

@@ -17,7 +17,7 @@ after_each(function()
   helper.remove(temporary) -- what killed processes have left
 end)
 
--- Runs a program in `count` processes. A minute is for ever.
+-- Runs a program in `count` processes. Five minutes are for ever.
 local function together(count, command, given)
   given = given or {}
   local line, preload = { mpirun, "-n", tostring(count) }, os.getenv "LD_PRELOAD"
@@ -26,7 +26,7 @@ local function together(count, command, given)
     cwd = folder, plain = true, on_output = given.on_output, env = { TMPDIR = temporary },
     on_start = function(process)
       local timer = uv.new_timer()
-      timer:start(60000, 0, function() process:kill "sigkill" end)
+      timer:start(300000, 0, function() process:kill "sigkill" end)
       timer:unref()
     end,
   })
