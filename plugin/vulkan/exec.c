@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vulkan/ahead.h"
 #include "vulkan/small.h"
 
 #define RECORDING_MAX 16
@@ -10,11 +11,12 @@
 typedef struct vk_dispatch {
     VkPipeline pipeline;
     VkPipelineLayout layout;
-    VkDescriptorSet set;
+    VkDescriptorSet sets[VK_AHEAD_MAX]; // by slot; the same one where the operands are
     uint32_t groups[2];
     uint32_t push[PUSH_MAX];
     uint32_t segment;
     bool barrier;
+    bool gathers; // for the following slots too
 } vk_dispatch;
 
 typedef struct vk_recording {
@@ -27,8 +29,9 @@ typedef struct vk_recording {
 } vk_recording;
 
 typedef struct vk_exec {
-    lf_program *program;                 // fused
-    vk_buffer *regions[LF_REGION_COUNT]; // borrowed
+    lf_program *program;                     // fused
+    vk_buffer *regions[LF_REGION_COUNT + 1]; // borrowed, but for the last: REGION_AHEAD
+    vk_ahead ahead;
     VkDescriptorPool pool;
     vk_dispatch *dispatches; // in order of execution
     size_t dispatch_count;
@@ -194,36 +197,51 @@ static bool write_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDesc
     return true;
 }
 
-static bool make_dispatch(vk_device *dev, vk_exec *exec, const vk_call *call, vk_dispatch *made, lf_error *err)
+static bool make_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDescriptorSet *set, lf_error *err)
 {
-    const vk_kernel *kernel = &dev->kernels[call->kernel];
-    made->pipeline = vk_kernels_pipeline(dev, call->kernel, call->spec, err);
-    if (!made->pipeline)
-        return false;
-    made->layout = kernel->layout;
-    memcpy(made->groups, call->groups, sizeof made->groups);
-    memcpy(made->push, call->push, sizeof made->push);
     VkDescriptorSetAllocateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
                                          .descriptorPool = exec->pool,
                                          .descriptorSetCount = 1,
-                                         .pSetLayouts = &kernel->set_layout };
-    VkResult result = dev->vk.vkAllocateDescriptorSets(dev->device, &info, &made->set);
+                                         .pSetLayouts = &dev->kernels[call->kernel].set_layout };
+    VkResult result = dev->vk.vkAllocateDescriptorSets(dev->device, &info, set);
     if (result != VK_SUCCESS)
         return vk_error(err, result, "%s: cannot bind the operands of %s", dev->properties.deviceName,
                         vk_kernel_name(call->kernel));
-    return write_set(dev, exec, call, made->set, err);
+    return write_set(dev, exec, call, *set, err);
+}
+
+// `op` is NULL where the call is none of the program's.
+static bool make_dispatch(vk_device *dev, vk_exec *exec, const lf_op *op, vk_call *call, vk_dispatch *made,
+                          lf_error *err)
+{
+    made->gathers = op && op->kind == LF_OP_GATHER && vk_ahead_place(&exec->ahead, op, 0, call);
+    made->pipeline = vk_kernels_pipeline(dev, call->kernel, call->spec, err);
+    if (!made->pipeline)
+        return false;
+    made->layout = dev->kernels[call->kernel].layout;
+    memcpy(made->groups, call->groups, sizeof made->groups);
+    memcpy(made->push, call->push, sizeof made->push);
+    bool moves = op && !made->gathers && vk_ahead_place(&exec->ahead, op, 0, call);
+    for (uint32_t slot = 0; slot < VK_AHEAD_MAX; slot++) {
+        if (slot && !(moves && slot < exec->ahead.steps))
+            made->sets[slot] = made->sets[0];
+        else if ((moves && !vk_ahead_place(&exec->ahead, op, slot, call)) ||
+                 !make_set(dev, exec, call, &made->sets[slot], err))
+            return false;
+    }
+    return true;
 }
 
 static bool make_room(vk_device *dev, vk_exec *exec, size_t dispatches, lf_error *err)
 {
     exec->dispatches = calloc(dispatches, sizeof *exec->dispatches);
-    exec->views = calloc((dispatches + 1) * LF_OPERAND_MAX, sizeof *exec->views);
+    exec->views = calloc((exec->ahead.steps * dispatches + 1) * LF_OPERAND_MAX, sizeof *exec->views);
     if (!exec->dispatches || !exec->views) {
         lf_error_set(err, LF_ENOMEM, "%s: a program of %zu dispatches: out of memory", dev->properties.deviceName,
                      dispatches);
         return false;
     }
-    const uint32_t sets = (uint32_t)dispatches + 1;
+    const uint32_t sets = exec->ahead.steps * (uint32_t)dispatches + 1;
     const VkDescriptorPoolSize sizes[] = {
         { .type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = sets * LF_OPERAND_MAX },
         { .type = VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER, .descriptorCount = sets * LF_OPERAND_MAX },
@@ -262,6 +280,9 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
     prog = exec->program;
     if (!exec->small)
         vk_trials_run(dev, prog);
+    if (!vk_ahead_create(dev, prog, &exec->ahead, err))
+        goto error;
+    exec->regions[REGION_AHEAD] = exec->ahead.rows;
     for (size_t i = 0; i < prog->op_count; i++) {
         uint32_t parts = vk_lower_count(dev, prog, &prog->ops[i], err);
         if (!parts)
@@ -276,14 +297,14 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
         for (uint32_t part = 0; part < parts; part++) {
             vk_dispatch *made = &exec->dispatches[exec->dispatch_count++];
             vk_lower(dev, prog, op, part, &call);
-            if (!make_dispatch(dev, exec, &call, made, err))
+            if (!make_dispatch(dev, exec, op, &call, made, err))
                 goto error;
             made->segment = op->segment;
             made->barrier = op->barrier && part == 0; // the parts touch different memory
         }
     }
     vk_lower_advance(prog, &call);
-    if (!make_dispatch(dev, exec, &call, &exec->advance, err) || !vk_validation_check(err))
+    if (!make_dispatch(dev, exec, NULL, &call, &exec->advance, err) || !vk_validation_check(err))
         goto error;
     return (lf_exec *)exec;
 error:
@@ -302,6 +323,7 @@ void vk_exec_destroy(lf_device *base, lf_exec *head)
         vk_commands_free(dev, exec->recordings[i].commands);
     }
     vk_small_destroy(dev, exec->small);
+    vk_ahead_destroy(dev, &exec->ahead);
     dev->vk.vkDestroyDescriptorPool(dev->device, exec->pool, NULL);
     for (size_t i = 0; i < exec->view_count; i++)
         dev->vk.vkDestroyBufferView(dev->device, exec->views[i], NULL);
@@ -313,15 +335,17 @@ void vk_exec_destroy(lf_device *base, lf_exec *head)
 
 // ---- recording and running
 
-static void record_dispatch(vk_device *dev, VkCommandBuffer commands, const vk_dispatch *d, uint32_t step)
+// For so many steps from `step` on, whose rows stand in `slot`.
+static void record_dispatch(vk_device *dev, VkCommandBuffer commands, const vk_dispatch *d, uint32_t step,
+                            uint32_t slot, uint32_t steps)
 {
     uint32_t push[PUSH_MAX];
     memcpy(push, d->push, sizeof push);
     push[0] = step;
     dev->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline);
-    dev->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &d->set, 0, NULL);
+    dev->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &d->sets[slot], 0, NULL);
     dev->vk.vkCmdPushConstants(commands, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
-    dev->vk.vkCmdDispatch(commands, d->groups[0], d->groups[1], 1);
+    dev->vk.vkCmdDispatch(commands, d->groups[0], d->groups[1], steps);
 }
 
 static bool is_last(const vk_exec *exec, uint32_t segment)
@@ -339,17 +363,22 @@ static void record_steps(vk_device *dev, const vk_exec *exec, vk_recording *reco
         recording->dispatches = vk_small_record(dev, exec->small, commands, recording->steps);
         return;
     }
+    const uint32_t slots = whole ? exec->ahead.steps : 1;
     for (uint32_t step = 0; step < recording->steps; step++) {
-        if (step && !whole)
-            vk_compute_barrier(dev, commands);
+        uint32_t slot = step % slots, rest = recording->steps - step;
+        bool barrier = step && !whole;
         for (size_t i = 0; i < exec->dispatch_count; i++) {
             const vk_dispatch *d = &exec->dispatches[i];
             if (d->segment < recording->first || d->segment > recording->last)
                 continue;
-            if (d->barrier && recording->dispatches)
+            barrier |= d->barrier && recording->dispatches;
+            if (d->gathers && slot)
+                continue; // done
+            if (barrier)
                 vk_compute_barrier(dev, commands);
-            record_dispatch(dev, commands, d, step);
+            record_dispatch(dev, commands, d, step, slot, d->gathers && rest > slots ? slots : d->gathers ? rest : 1);
             recording->dispatches++;
+            barrier = false;
         }
     }
 }
@@ -365,7 +394,7 @@ static bool record(vk_device *dev, vk_exec *exec, vk_recording *recording, lf_er
         vk_dispatch advance = exec->advance;
         advance.push[1] = recording->steps;
         vk_compute_barrier(dev, commands); // every step has read the counter
-        record_dispatch(dev, commands, &advance, 0);
+        record_dispatch(dev, commands, &advance, 0, 0, 1);
         recording->dispatches++;
     }
     vk_barrier(dev, commands); // the host may read

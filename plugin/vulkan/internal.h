@@ -7,6 +7,7 @@
 //   trial.c     which of a few ways to cut a product is fastest
 //   lower.c     an operation of a program becomes dispatches
 //   small.c     a small program as one dispatch a step
+//   ahead.c     rows of several steps gathered at once
 //   exec.c      recording, submitting, waiting
 #ifndef LF_VULKAN_INTERNAL_H
 #define LF_VULKAN_INTERNAL_H
@@ -40,6 +41,8 @@ bool vk_validation_check(lf_error *err);
 #define SPEC_MAX              16 // specialization constants of a kernel
 #define PUSH_MAX              21 // words of push constants; the first is the step within the submission
 #define VK_CLASSES_MAX        32 // outputs of a last layer that is one dispatch with its loss
+#define REGION_AHEAD          LF_REGION_COUNT // no region of the program: ahead.h
+#define GATHER_PUSH_SLOTS     5 // of gather's push constants: where the words from slot to slot of x and y stand
 #define BINDING_MAX           (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {
@@ -172,7 +175,7 @@ typedef struct vk_call {
     uint32_t push[PUSH_MAX];
     uint32_t groups[2];
     struct {
-        lf_region region;
+        unsigned region;
         size_t offset, size; // bytes; size 0: not used
         vk_view view;
     } operands[LF_OPERAND_MAX];
