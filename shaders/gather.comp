@@ -1,11 +1,11 @@
 #version 450
 // gather: x[i] = data[order[first + start + i]] * scale + offset, y[i] = targets[order[first + start + i]]
 // data (resident rows, features) as stored, targets (resident rows, target_words), scaling (2, features), order
-// (positions), x (rows, features), y (rows, target_words). `start` is the batch's row that is the shard's first; rows past
-// the batch's are zero. Workgroups of number n in the third dimension do so for the n-th step from this one on, and store
-// n slots of x_slot and y_slot words further on.
-// A workgroup fills ROWS rows; an invocation converts four neighbouring features at a time, and copies words of y. What a
-// loop needs again and again is read before it: a processor reads push constants anew at every use. All rows are read
+// (positions), x (rows, features), y (rows, target_words). `start` is the batch's row that is the shard's first; rows
+// past the batch's are zero. Workgroups of number n in the third dimension do so for the n-th step from this one on, and
+// store n slots of x_slot and y_slot words further on.
+// A workgroup fills ROWS rows; an invocation converts four neighbouring features at a time, and copies words of y. What
+// a loop needs again and again is read before it: a processor reads push constants anew at every use. All rows are read
 // before one is stored, so that a processor waits for their memory once.
 #extension GL_EXT_control_flow_attributes : require
 #ifdef LF_TEXEL

@@ -29,14 +29,14 @@ static inline uint32_t cpu_sparse_begin(const cpu_sparse *s, uint32_t row, uint3
     return chunk ? s->ends[(size_t)row * s->chunks + chunk - 1] : 0;
 }
 
-// Of a row that is not listed.
+// Notes the elements of a row that is not listed.
 static inline void cpu_sparse_count(cpu_sparse *s, uint32_t row, uint32_t elements)
 {
     s->ends[(size_t)row * s->chunks + s->chunks - 1] = elements;
 }
 
-// Before a batch is gathered: whether in lists, as the one before would have been worth it. Where lists are not, one
-// batch in sixteen is counted.
+// Before a batch is gathered: decides whether in lists, by the last batch that was listed or counted. Of those that are
+// not listed one in sixteen is counted.
 void cpu_sparse_choose(cpu_sparse *sparse);
 
 #endif

@@ -65,7 +65,6 @@ static void wait_for_lock(int fd)
     const struct timespec pause = { .tv_nsec = 1000000 };
     for (int i = 0; i < TRIES && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK; i++)
         nanosleep(&pause, NULL);
-    flock(fd, LOCK_UN);
 }
 
 static uint64_t get_u64(const unsigned char *at)
@@ -79,14 +78,15 @@ static uint64_t get_u64(const unsigned char *at)
 // A file that is being written for readers to follow, or was, by one who was killed, says so in its superblock (version
 // 3: flags at byte 11, end of the file at byte 28). *whole: it is no shorter than when that began, which HDF5 does not
 // check here.
-static bool has_followers(int fd, uint64_t size, bool *whole)
+static bool has_followers(int fd, bool *whole)
 {
     enum { VERSION = 8, OFFSET_SIZE = 9, FLAGS = 11, END = 28, BYTES = 48, WRITING = 1 | 4 };
     unsigned char block[BYTES];
+    struct stat info;
     if (pread(fd, block, BYTES, 0) != BYTES || block[VERSION] < 3 || block[OFFSET_SIZE] != 8 ||
-        (block[FLAGS] & WRITING) != WRITING)
+        (block[FLAGS] & WRITING) != WRITING || fstat(fd, &info) != 0)
         return false;
-    *whole = get_u64(block + END) <= size;
+    *whole = get_u64(block + END) <= (uint64_t)info.st_size;
     return true;
 }
 
@@ -106,7 +106,8 @@ static hid_t open_followed(const char *path)
 static hid_t open_checked(const char *path, int fd, const struct stat *info, lf_error *err)
 {
     wait_for_lock(fd);
-    bool whole = true, followed = S_ISREG(info->st_mode) && has_followers(fd, (uint64_t)info->st_size, &whole);
+    bool whole = true, followed = S_ISREG(info->st_mode) && has_followers(fd, &whole);
+    flock(fd, LOCK_UN);
     if (!S_ISREG(info->st_mode)) {
         lf_error_set(err, LF_EFORMAT, "%s: %s, not an HDF5 file", path,
                      S_ISDIR(info->st_mode) ? "is a folder" : "is not a plain file");
@@ -150,8 +151,8 @@ hid_t lf_h5_file_open(const char *path, lf_error *err)
             break;
         }
         file = open_checked(path, fd, &info, &why);
-        // The number of a file that is open is not another's.
-        replaced = stat(path, &now) == 0 && (now.st_ino != info.st_ino || now.st_dev != info.st_dev);
+        // An inode number is given to no other file while its file is open.
+        replaced = stat(path, &now) != 0 || (now.st_ino != info.st_ino || now.st_dev != info.st_dev);
         close(fd);
     }
     if (file < 0 && err)

@@ -15,11 +15,11 @@ typedef struct vk_ahead {
     vk_buffer *rows;
 } vk_ahead;
 
-// For a fused program; nothing to do where it gathers more than once or not whole batches. False on failure.
+// One slot where the program does not fuse, works in shards, or has large batches. False on failure.
 bool vk_ahead_create(vk_device *dev, const lf_program *prog, vk_ahead *ahead, lf_error *err);
 // Nothing that was recorded is pending any more.
 void vk_ahead_destroy(vk_device *dev, vk_ahead *ahead);
-// Moves those operands of a call that the gather fills to `slot`, and lets the gather itself fill all from there on.
+// Moves those operands of a call that the gather fills to `slot`; the gather itself, placed at slot 0, fills all slots.
 // False: there are none, and the call is the same for all slots.
 bool vk_ahead_place(const vk_ahead *ahead, const lf_op *op, uint32_t slot, vk_call *call);
 

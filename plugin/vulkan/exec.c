@@ -11,7 +11,7 @@
 typedef struct vk_dispatch {
     VkPipeline pipeline;
     VkPipelineLayout layout;
-    VkDescriptorSet sets[VK_AHEAD_MAX]; // by slot; the same one where the operands are
+    VkDescriptorSet sets[VK_AHEAD_MAX]; // by slot; all the same one where the operands do not move
     uint32_t groups[2];
     uint32_t push[PUSH_MAX];
     uint32_t segment;
@@ -214,19 +214,20 @@ static bool make_set(vk_device *dev, vk_exec *exec, const vk_call *call, VkDescr
 static bool make_dispatch(vk_device *dev, vk_exec *exec, const lf_op *op, vk_call *call, vk_dispatch *made,
                           lf_error *err)
 {
-    made->gathers = op && op->kind == LF_OP_GATHER && vk_ahead_place(&exec->ahead, op, 0, call);
+    bool moves = op && vk_ahead_place(&exec->ahead, op, 0, call);
+    made->gathers = moves && op->kind == LF_OP_GATHER;
     made->pipeline = vk_kernels_pipeline(dev, call->kernel, call->spec, err);
     if (!made->pipeline)
         return false;
     made->layout = dev->kernels[call->kernel].layout;
     memcpy(made->groups, call->groups, sizeof made->groups);
     memcpy(made->push, call->push, sizeof made->push);
-    bool moves = op && !made->gathers && vk_ahead_place(&exec->ahead, op, 0, call);
+    const uint32_t own = moves && !made->gathers ? exec->ahead.steps : 1;
     for (uint32_t slot = 0; slot < VK_AHEAD_MAX; slot++) {
-        if (slot && !(moves && slot < exec->ahead.steps))
-            made->sets[slot] = made->sets[0];
-        else if ((moves && !vk_ahead_place(&exec->ahead, op, slot, call)) ||
-                 !make_set(dev, exec, call, &made->sets[slot], err))
+        if (slot && slot < own)
+            vk_ahead_place(&exec->ahead, op, slot, call);
+        made->sets[slot] = made->sets[0];
+        if (slot < own && !make_set(dev, exec, call, &made->sets[slot], err))
             return false;
     }
     return true;
@@ -278,10 +279,12 @@ lf_exec *vk_exec_create(lf_device *base, const lf_program *prog, const lf_bindin
     if (!exec->program)
         goto error;
     prog = exec->program;
-    if (!exec->small)
+    exec->ahead.steps = 1;
+    if (!exec->small) {
         vk_trials_run(dev, prog);
-    if (!vk_ahead_create(dev, prog, &exec->ahead, err))
-        goto error;
+        if (!vk_ahead_create(dev, prog, &exec->ahead, err))
+            goto error;
+    }
     exec->regions[REGION_AHEAD] = exec->ahead.rows;
     for (size_t i = 0; i < prog->op_count; i++) {
         uint32_t parts = vk_lower_count(dev, prog, &prog->ops[i], err);
@@ -335,7 +338,7 @@ void vk_exec_destroy(lf_device *base, lf_exec *head)
 
 // ---- recording and running
 
-// For so many steps from `step` on, whose rows stand in `slot`.
+// `steps`: how many a gather serves, 1 for all else; `slot`: where the first one's rows stand.
 static void record_dispatch(vk_device *dev, VkCommandBuffer commands, const vk_dispatch *d, uint32_t step,
                             uint32_t slot, uint32_t steps)
 {
@@ -365,7 +368,7 @@ static void record_steps(vk_device *dev, const vk_exec *exec, vk_recording *reco
     }
     const uint32_t slots = whole ? exec->ahead.steps : 1;
     for (uint32_t step = 0; step < recording->steps; step++) {
-        uint32_t slot = step % slots, rest = recording->steps - step;
+        uint32_t slot = step % slots, rest = recording->steps - step, served = rest < slots ? rest : slots;
         bool barrier = step && !whole;
         for (size_t i = 0; i < exec->dispatch_count; i++) {
             const vk_dispatch *d = &exec->dispatches[i];
@@ -376,7 +379,7 @@ static void record_steps(vk_device *dev, const vk_exec *exec, vk_recording *reco
                 continue; // done
             if (barrier)
                 vk_compute_barrier(dev, commands);
-            record_dispatch(dev, commands, d, step, slot, d->gathers && rest > slots ? slots : d->gathers ? rest : 1);
+            record_dispatch(dev, commands, d, step, slot, d->gathers ? served : 1);
             recording->dispatches++;
             barrier = false;
         }

@@ -38,11 +38,11 @@ bool vk_validation_check(lf_error *err);
 #define KERNEL_SMALL          (LF_OP_COUNT + 1u)      // whole steps of a small program: small.c
 #define KERNEL_COUNT          (LF_OP_COUNT + 2)
 #define KERNEL_SMALL_OPERANDS 10
-#define SPEC_MAX              16 // specialization constants of a kernel
-#define PUSH_MAX              21 // words of push constants; the first is the step within the submission
-#define VK_CLASSES_MAX        32 // outputs of a last layer that is one dispatch with its loss
+#define SPEC_MAX              16              // specialization constants of a kernel
+#define PUSH_MAX              21              // words of push constants; the first is the step within the submission
+#define VK_CLASSES_MAX        32              // outputs of a last layer that is one dispatch with its loss
 #define REGION_AHEAD          LF_REGION_COUNT // no region of the program: ahead.h
-#define GATHER_PUSH_SLOTS     5 // of gather's push constants: where the words from slot to slot of x and y stand
+#define GATHER_PUSH_SLOTS     5 // where in gather's push constants the words between slots of x, then of y, stand
 #define BINDING_MAX           (2 * LF_OPERAND_MAX) // storage buffers, then texel buffers (shaders/common.glsl)
 
 typedef struct vk_pipeline {
@@ -175,7 +175,7 @@ typedef struct vk_call {
     uint32_t push[PUSH_MAX];
     uint32_t groups[2];
     struct {
-        unsigned region;
+        unsigned region;     // lf_region, or REGION_AHEAD
         size_t offset, size; // bytes; size 0: not used
         vk_view view;
     } operands[LF_OPERAND_MAX];

@@ -165,12 +165,74 @@ static void what_a_writer_that_was_killed_has_left_is_replaced(void **state)
     lf_run_destroy(next);
 }
 
+// What happens at the next opening of a file, between the look at it and HDF5's own opening: `swap_from` takes the
+// file's place, or, where it is "", the file is removed. Once.
+static const char *swap_from, *swap_to;
+
+htri_t __real_H5Fis_hdf5(const char *path); // NOLINT
+htri_t __wrap_H5Fis_hdf5(const char *path);
+htri_t __wrap_H5Fis_hdf5(const char *path)
+{
+    const char *from = swap_from;
+    swap_from = NULL;
+    if (from && (*from ? rename(from, swap_to) : unlink(swap_to)) != 0)
+        return -1;
+    return __real_H5Fis_hdf5(path);
+}
+
+// A live file with parameter p; closed, it is a plain one.
+static lf_run *live_with(const char *path, int64_t p)
+{
+    lf_error err = { 0 };
+    lf_run *run = lf_run_create(&err);
+    OK(lf_run_set_i64(run, "parameters/p", p, &err));
+    live(run, path);
+    return run;
+}
+
+static void a_file_that_comes_while_another_is_opened_is_opened_as_itself(void **state)
+{
+    (void)state;
+    const char *path = in_folder("swapped.live.h5"), *next = in_folder("next.live.h5");
+    swap_to = path;
+    for (int closed = 0; closed < 2; closed++) { // the file that comes
+        lf_run *first = live_with(path, 1), *second = live_with(next, 2);
+        if (closed) {
+            lf_run_destroy(second);
+            second = NULL;
+        } else {
+            lf_run_destroy(first);
+            first = NULL;
+        }
+        swap_from = next;
+        assert_lists(path, "/entry/parameters/p integer 2");
+        assert_null(swap_from);
+        lf_run_destroy(first);
+        lf_run_destroy(second);
+    }
+}
+
+static void a_file_that_goes_while_it_is_opened_is_not_there(void **state)
+{
+    (void)state;
+    lf_error err = { 0 };
+    const char *path = in_folder("goes.live.h5");
+    lengths seen = { 0 };
+    lf_run_destroy(live_with(path, 1));
+    swap_to = path;
+    swap_from = "";
+    assert_false(lf_h5_walk(path, "/", 1, note_length, &seen, &err));
+    assert_says(err, LF_ENOTFOUND, "goes.live.h5: cannot open: No such file or directory");
+}
+
 int main(void)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(readers_of_a_growing_and_changing_file_never_fail_or_see_it_shrink),
         cmocka_unit_test(what_a_writer_that_was_killed_has_left_is_replaced),
+        cmocka_unit_test(a_file_that_comes_while_another_is_opened_is_opened_as_itself),
+        cmocka_unit_test(a_file_that_goes_while_it_is_opened_is_not_there),
     };
     return cmocka_run_group_tests_name("io: followed live files", tests, folder_make, folder_remove);
 }

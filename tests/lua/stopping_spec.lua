@@ -426,19 +426,19 @@ print("digest " .. require("lavaflow.training").train("train", t, bound).digest)
     begin "whole"
     begin "killed"
     local _, _, expected = work "whole"
-    local kills, places, different, digest, span = 0, {}, 0, nil, cpu and 31 or 101
+    local kills, places, different, digest, last, span = 0, {}, 0, nil, nil, cpu and 31 or 101
     for attempt = 1, 200 do
       local enough = kills >= 5 and different >= 4
       local killed, from, done = work("killed", not enough and attempt * 37 % span or nil)
       kills = kills + (killed and 1 or 0)
-      if from and not places[from] then
-        places[from], different = true, different + 1
-      elseif killed then
-        span = span + 10 -- the machine is too slow for a checkpoint in this time
-      end
-      digest = done
+      if from and not places[from] then places[from], different = true, different + 1 end
+      if killed and from == last then span = span + 10 end -- the machine is too slow for a checkpoint in this time
+      digest, last = done, from
       if done and enough then break end
-      if done then begin "killed" end -- before it was killed often enough: once more
+      if done then -- before it was killed often enough: once more
+        begin "killed"
+        last = nil
+      end
     end
     assert.is_true(kills >= 5, ("%d kills"):format(kills))
     assert.is_true(different >= 4, ("went on from %d places"):format(different))

@@ -60,8 +60,8 @@ static uint64_t dispatches_of(test_trainer *t, uint32_t steps)
     return device->dispatches - before;
 }
 
-// In submissions of one step to ten; of n steps each of 1 + … + 10, until all are done. A submission has a gather for
-// each beginning stretch of `slots` steps, and one dispatch that moves the counter.
+// In submissions of `cut` steps, of which 0 ends the list. A submission has a gather for every `slots` steps begun, and
+// one dispatch that moves the counter.
 static unsigned char *bits_ahead(const test_training *training, uint32_t slots, const uint32_t *cut, size_t *size)
 {
     test_trainer t;
