@@ -135,7 +135,7 @@ static hid_t open_checked(const char *path, int fd, const struct stat *info, lf_
 // between, it is the other's turn. Nobody replaces a file as often as this is tried.
 hid_t lf_h5_file_open(const char *path, lf_error *err)
 {
-    enum { TRIES = 100 };
+    enum { TRIES = 20 };
     lf_error why = { 0 };
     hid_t file = -1;
     bool replaced = true;

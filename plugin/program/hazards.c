@@ -3,10 +3,12 @@
 // walked and a barrier of either round is kept: the one on the first operations covers the wrap from step to step.
 #include "program/hazards.h"
 
-// Shards write to rows of their own in the one tensor of metrics.
-static bool lie_apart(const lf_op *a, const lf_op *b, const lf_tensor *tensor)
+// Shards write to rows of their own in the one tensor of metrics. Who reads there too has the whole of it bound to read
+// from, and of that nobody can tell that it stays with its rows.
+static bool lie_apart(const lf_op *a, const lf_operand_info *of_a, const lf_op *b, const lf_operand_info *of_b,
+                      const lf_tensor *tensor)
 {
-    return tensor->region == LF_REGION_METRICS && a->row != b->row;
+    return tensor->region == LF_REGION_METRICS && a->row != b->row && !of_a->read && !of_b->read;
 }
 
 static bool conflict(const lf_program *program, const lf_op *earlier, const lf_op *later)
@@ -15,8 +17,9 @@ static bool conflict(const lf_program *program, const lf_op *earlier, const lf_o
     for (unsigned i = 0; i < LF_OPERAND_MAX; i++)
         for (unsigned j = 0; j < LF_OPERAND_MAX; j++) {
             const lf_tensor *a = lf_op_tensor(program, earlier, i), *b = lf_op_tensor(program, later, j);
-            if (a && b && (first->operands[i].written || second->operands[j].written) && lf_tensors_overlap(a, b) &&
-                !lie_apart(earlier, later, a))
+            const lf_operand_info *of_a = &first->operands[i], *of_b = &second->operands[j];
+            if (a && b && (of_a->written || of_b->written) && lf_tensors_overlap(a, b) &&
+                !lie_apart(earlier, of_a, later, of_b, a))
                 return true;
         }
     return false;

@@ -394,9 +394,8 @@ static void tensors_lie_inside_their_regions_and_apart(void **state)
 
 // Runs the listing as a device without any order of its own would: between two barriers, no operation may touch what
 // another one writes. Checked over three rounds, against a direct reading of the operands.
-static void barriers_separate_every_conflict(void **state)
+static void expect_barriers(uint32_t shards)
 {
-    (void)state;
     static const lf_layer layers[] = { LINEAR(8, 8),  ACT(LF_ACT_SILU), RESIDUAL(4),  LAYER_NORM(8),    LINEAR(8, 6),
                                        BATCH_NORM(6), DROPOUT(.5f),     LINEAR(6, 6), ACT(LF_ACT_RELU), LINEAR(6, 4) };
     lf_model *model = make_model(layers, COUNT(layers));
@@ -407,6 +406,7 @@ static void barriers_separate_every_conflict(void **state)
                                  .rows = 9,
                                  .positions = 9,
                                  .steps = 3,
+                                 .shards = shards,
                                  .optimizer = lf_optimizer_default(LF_OPTIMIZER_ADAM) };
     lf_program *program = lf_program_compile(&params, NULL);
     size_t barriers = 0, since = 0;
@@ -433,6 +433,14 @@ static void barriers_separate_every_conflict(void **state)
     assert_true(barriers < 3 * program->op_count); // linear_dx and linear_dw of a layer run side by side
     lf_program_destroy(program);
     lf_model_destroy(model);
+}
+
+// In shards too: a loss of values reads metrics, and so the other shards'.
+static void barriers_separate_every_conflict(void **state)
+{
+    (void)state;
+    expect_barriers(0);
+    expect_barriers(4);
 }
 
 static void expect_model_error(const lf_layer *layers, size_t count, const char *message)
